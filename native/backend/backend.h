@@ -1,0 +1,180 @@
+// The op interface: everything a device must be able to do for a decoder to be trained on it.
+//
+// Ops take plain views and are ordered on the backend's one stream. Every op says its shapes and its mathematics here;
+// the reference backend is those lines in plain C++. In the comments:
+//   compute  the dtype of activations and matmul operands (float64, float32 or bfloat16)
+//   wide     float64 when compute is float64, else float32: residual stream, master weights, gradients, statistics
+//   T        tokens of a micro-batch, R the rows of it that carry loss
+// Index arrays (tokens, positions, offsets, rows) are device memory, int32. Results are deterministic for a given
+// thread count: every reduction has a fixed order. Ops trust their arguments; the model checks shapes once, when it is
+// built.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/tensor.h"
+
+namespace tunesmith {
+
+// Raised whenever the meaning or order of anything in this file changes.
+constexpr int kBackendInterfaceVersion = 1;
+
+enum class Activation : uint8_t { kSilu };
+
+// One weight matrix of the model: y[M,N] = x[M,K] · W[N,K]ᵀ.
+struct LinearWeight {
+  Tensor master;             // [N, K] wide, contiguous
+  DType compute;             // operand dtype of the matmuls
+  void* prepared = nullptr;  // prepared_bytes() of the backend's own layout, made by linear_prepare; null when 0 bytes
+};
+
+// Sequences of one packed micro-batch, or of one decoding step. Query row i of sequence b lies in
+// [q_offsets[b], q_offsets[b+1]); the keys and values of b are rows [k_offsets[b], k_offsets[b] + k_lengths[b]).
+// Query i sees the first q_positions[i] + 1 keys of its own sequence and nothing else.
+struct AttentionBatch {
+  int32_t sequences;           // B
+  const int32_t* q_offsets;    // [B + 1]
+  const int32_t* k_offsets;    // [B]
+  const int32_t* k_lengths;    // [B]
+  const int32_t* q_positions;  // [query rows]
+};
+
+struct AttentionShape {
+  int32_t heads;     // Hq, a multiple of kv_heads
+  int32_t kv_heads;  // Hkv; query head h reads key head h / (heads / kv_heads)
+  int32_t head_dim;  // D, even, 8..256
+  double scale;      // scores are scale · q·k
+};
+
+struct AdamWStep {
+  double learning_rate;
+  double beta1, beta2;
+  double epsilon;
+  double weight_decay;  // decoupled: w -= learning_rate · weight_decay · w, before the update
+  double correction1;   // 1 - beta1^step
+  double correction2;   // 1 - beta2^step
+  double grad_scale;    // multiplies the gradient as it is read (clipping)
+};
+
+struct BackendInfo {
+  std::string name;     // "reference", "cpu", ...
+  std::string isa;      // what the matmuls and the vector code run on, in words
+  std::string library;  // e.g. "oneDNN 2.6.3"
+  int threads = 1;
+  bool fast_bfloat16 = false;  // bfloat16 matmuls are faster than float32 ones on this machine
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual BackendInfo info() const = 0;
+  virtual bool supports(DType compute) const = 0;
+  // Rows of T and R are rounded up to a multiple of this so that primitives are reused; filler rows belong to no
+  // sequence.
+  virtual int64_t row_bucket() const = 0;
+
+  // ---- memory -------------------------------------------------------------------------------------------------------
+  virtual void* allocate(size_t bytes) = 0;  // 64-byte aligned; throws ERR_OUT_OF_MEMORY
+  virtual void release(void* memory) noexcept = 0;
+  virtual void upload(void* device, const void* host, size_t bytes) = 0;
+  virtual void download(void* host, const void* device, size_t bytes) = 0;
+  virtual void zero(void* device, size_t bytes) = 0;
+  virtual void synchronize() = 0;
+
+  // ---- linear -------------------------------------------------------------------------------------------------------
+  // Bytes of LinearWeight::prepared for an [N, K] weight; `training` adds what the input gradient needs.
+  virtual size_t linear_prepared_bytes(int64_t n, int64_t k, DType compute, bool training) const = 0;
+  // Scratch the linear ops below need at once, for any M up to max_rows; the model allocates it in its arena and hands
+  // it over once through set_scratch().
+  virtual size_t linear_scratch_bytes(int64_t max_rows, int64_t n, int64_t k, DType compute, bool training) const = 0;
+  virtual void set_scratch(void* memory, size_t bytes) = 0;
+  // Reads master, writes prepared. Called after loading and after every optimizer step.
+  virtual void linear_prepare(const LinearWeight& weight, bool training) = 0;
+  // y[M,N] (compute or wide) = x[M,K] (compute) · Wᵀ + bias; bias [N] wide or empty.
+  virtual void linear_forward(Tensor y, Tensor x, const LinearWeight& weight, Tensor bias) = 0;
+  // dx[M,K] (compute or wide) = dy[M,N] (compute) · W, or += with accumulate (accumulate: dx wide only).
+  virtual void linear_backward_input(Tensor dx, Tensor dy, const LinearWeight& weight, bool accumulate) = 0;
+  // dw[N,K] (wide) = dy[M,N]ᵀ · x[M,K], or += with accumulate.
+  virtual void linear_backward_weight(Tensor dw, Tensor dy, Tensor x, bool accumulate) = 0;
+  // dbias[N] (wide) += column sums of dy[M,N] (compute).
+  virtual void bias_backward(Tensor dbias, Tensor dy) = 0;
+
+  // ---- embedding ----------------------------------------------------------------------------------------------------
+  // out[T,H] (wide) = table[tokens[t]] (wide).
+  virtual void embedding_forward(Tensor out, Tensor table, const int32_t* tokens) = 0;
+  // dtable[tokens[t]] (wide) += dout[t] (wide), in order of t.
+  virtual void embedding_backward(Tensor dtable, Tensor dout, const int32_t* tokens) = 0;
+
+  // ---- RMSNorm with fused residual ----------------------------------------------------------------------------------
+  // x = residual + delta;  out = x;  rstd = 1/sqrt(mean(x²) + epsilon);  y = x · rstd · weight.
+  // residual, out [T,H] wide (out may be residual); delta [T,H] compute or empty (x = residual, out not written);
+  // y [T,H] compute; rstd [T] wide; weight [H] wide. The normalised value is rounded once, after the weight.
+  virtual void rmsnorm_forward(Tensor out, Tensor y, Tensor rstd, Tensor residual, Tensor delta, Tensor weight,
+                               double epsilon) = 0;
+  // y = x · rstd · weight again, from the saved x and rstd.
+  virtual void rmsnorm_apply(Tensor y, Tensor x, Tensor rstd, Tensor weight) = 0;
+  // With g = dy · weight: dx[T,H] (wide) += rstd · (g - x · rstd² · mean(g · x)); dweight[H] (wide) += Σ_t dy · x ·
+  // rstd. dx_compute [T,H] (compute) = the updated dx, unless empty.
+  virtual void rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, Tensor x, Tensor rstd,
+                                Tensor weight) = 0;
+
+  // ---- rotary position embedding ------------------------------------------------------------------------------------
+  // x[T, heads·head_dim] (compute), in place. table[P, head_dim] wide holds cos (first half) and sin (second half) of
+  // each position. Per head, with halves (a, b): a' = a·cos - b·sin, b' = b·cos + a·sin; inverse negates sin.
+  virtual void rope(Tensor x, int32_t heads, int32_t head_dim, Tensor table, const int32_t* positions,
+                    bool inverse) = 0;
+
+  // ---- attention ----------------------------------------------------------------------------------------------------
+  // out[Tq, Hq·D] (compute) = softmax(scale · q kᵀ) v per sequence and head; lse[Tq, Hq] (wide) = log Σ exp of the
+  // scores. q [Tq, Hq·D], k and v [Tk, Hkv·D] (compute) may be column slices of one buffer. Rows of out and lse beyond
+  // q_offsets[B] are set to zero. Never holds a Tq×Tk matrix.
+  virtual void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const AttentionBatch& batch,
+                                 const AttentionShape& shape) = 0;
+  // dq, dk, dv (compute) from dout; overwritten, rows that belong to no sequence become zero. dq, dk and dv may be
+  // column slices of one buffer, but overlap none of the inputs.
+  virtual void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q,
+                                  Tensor k, Tensor v, const AttentionBatch& batch, const AttentionShape& shape) = 0;
+
+  // ---- gated activation ---------------------------------------------------------------------------------------------
+  // out[T,I] = act(gate) · up, gate_up[T,2I] = [gate | up] (compute).
+  virtual void gated_forward(Tensor out, Tensor gate_up, Activation activation) = 0;
+  // dgate_up[T,2I] from dout[T,I] and gate_up; dgate_up may be gate_up.
+  virtual void gated_backward(Tensor dgate_up, Tensor dout, Tensor gate_up, Activation activation) = 0;
+
+  // ---- rows ---------------------------------------------------------------------------------------------------------
+  // out[r] = x[rows[r]]; same dtype, any width.
+  virtual void gather_rows(Tensor out, Tensor x, const int32_t* rows) = 0;
+  // x[rows[r]] += in[r] for r < count (rows distinct); same dtype.
+  virtual void scatter_add_rows(Tensor x, Tensor in, const int32_t* rows, int64_t count) = 0;
+  // out = in, converting between any two float dtypes.
+  virtual void cast(Tensor out, Tensor in) = 0;
+
+  // ---- loss ---------------------------------------------------------------------------------------------------------
+  // Per row r of logits[R,V] (wide): nll[r] (wide) = log Σ exp(logits) - logits[target]; correct[r] = 1 where the
+  // target is the (first) largest logit, else 0; dlogits[r] (compute) = weights[r] · scale · (softmax - onehot), unless
+  // empty. weights [R] wide. dlogits may share the storage of logits (same data pointer; its row stride in bytes not
+  // larger).
+  virtual void cross_entropy(Tensor logits, Tensor dlogits, Tensor nll, int32_t* correct, const int32_t* targets,
+                             Tensor weights, double scale) = 0;
+
+  // ---- optimizer ----------------------------------------------------------------------------------------------------
+  // Σ x² in double, over a contiguous wide tensor; waits for the stream.
+  virtual double sum_squares(Tensor x) = 0;
+  // Decoupled AdamW (arXiv 1711.05101) over contiguous wide tensors of equal size:
+  //   g = grad · grad_scale; m = β1 m + (1-β1) g; v = β2 v + (1-β2) g²;
+  //   w = w - lr·wd·w - lr · (m / correction1) / (sqrt(v / correction2) + epsilon).
+  virtual void adamw(Tensor weight, Tensor m, Tensor v, Tensor grad, const AdamWStep& step) = 0;
+  // w = w - lr · (grad · grad_scale + wd · w).
+  virtual void sgd(Tensor weight, Tensor grad, double learning_rate, double weight_decay, double grad_scale) = 0;
+};
+
+// The one symbol a backend library exports. `threads` 0 means the number of cores this process may use. Throws
+// CodedError.
+using BackendFactory = Backend* (*)(int interface_version, int threads);
+constexpr const char* kBackendFactoryName = "tunesmith_create_backend";
+
+}  // namespace tunesmith
