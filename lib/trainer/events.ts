@@ -1,0 +1,159 @@
+/** What a Trainer tells while it works, and what plan() and fit() return. Tokens are counted, times are in seconds. */
+import { EventEmitter } from 'node:events'
+import type TypedEmitter from 'typed-emitter'
+import type { BackendName, ComputeType, MemoryPlan } from '../native/addon.ts'
+
+/** What a run will do, known before its first step. */
+export interface TrainingPlan {
+  /** Numbers in the model, tied ones once. */
+  parameters: number
+  /** Of those, how many training changes. */
+  trainable: number
+  /** Conversations that train, after dropping. */
+  conversations: number
+  evalConversations: number
+  /** Tokens of one epoch. */
+  tokens: number
+  /** Of those, tokens that carry loss. */
+  supervisedTokens: number
+  evalTokens: number
+  /** The longest conversation in tokens, and where it stands (`file:line`). */
+  longest: { tokens: number; source: string }
+  /** Optimizer steps of the whole run. */
+  steps: number
+  stepsPerEpoch: number
+  /** May be a fraction where `maxSteps` ends the run. */
+  epochs: number
+  /** Steps over which the learning rate rises. */
+  warmupSteps: number
+  /** Conversations per step; absent with `batchTokens`. */
+  batchSize?: number
+  /** Tokens per step; absent with `batchSize`. */
+  batchTokens?: number
+  microBatchTokens: number
+  /** Micro-batches of the whole run, or of one epoch where it is shorter. */
+  microBatches: number
+  /** Bytes per kind. */
+  memory: MemoryPlan
+  /** Absent where nothing was measured yet. */
+  estimatedSeconds?: number
+  device: BackendName
+  precision: ComputeType
+  threads: number
+  /** Where the chat template comes from: 'model', a built-in name or a file; 'none' for plain text. */
+  template: string
+  /** Everything that was read and what became of it. */
+  data: DataCounts
+}
+
+/** Rows read, used and dropped. `rows = used + evaluated + Σ dropped`. */
+export interface DataCounts {
+  rows: number
+  used: number
+  evaluated: number
+  dropped: DroppedRows[]
+}
+
+export interface DroppedRows {
+  /** In words, e.g. 'longer than maxLength (512 tokens)'. */
+  reason: string
+  count: number
+  /** The first few, as `file:line`. */
+  examples: string[]
+}
+
+export interface StartEvent {
+  steps: number
+  epochs: number
+  device: BackendName
+  precision: ComputeType
+  threads: number
+  parameters: number
+  /** Absolute folder of the run. */
+  output: string
+}
+
+/** Progress of what comes before the first step. */
+export interface PrepareEvent {
+  stage: 'data' | 'model'
+  /** Rows read and tokenized, or bytes of weights loaded. */
+  done: number
+  total?: number
+}
+
+export interface StepEvent {
+  /** From 1. */
+  step: number
+  steps: number
+  /** Epochs done after this step, a fraction. */
+  epoch: number
+  /** Σ weight·nll / Σ weight over the whole step, nats per token. */
+  loss: number
+  /** The rate this step used. */
+  learningRate: number
+  /** Global L2 norm before clipping. */
+  gradNorm: number
+  /** Tokens of this step that carry loss. */
+  supervisedTokens: number
+  /** All tokens of this step. */
+  totalTokens: number
+  /** All tokens of this step over its wall time. */
+  tokensPerSecond: number
+}
+
+export interface EvalEvent {
+  step: number
+  epoch: number
+  /** Σ weight·nll / Σ weight over the evaluation set, nats per token. */
+  loss: number
+  /** exp(loss). */
+  perplexity: number
+  /** Share of supervised tokens that are the most likely one, 0 to 1. */
+  tokenAccuracy: number
+  supervisedTokens: number
+}
+
+export interface CheckpointEvent {
+  /** Absolute folder. */
+  path: string
+  step: number
+}
+
+export interface WarningEvent {
+  /** `WARN_...` */
+  code: string
+  message: string
+}
+
+export interface FitResult {
+  /** Absolute folder of the final checkpoint. */
+  output: string
+  /** Absolute path of the file with one JSON event per line. */
+  metrics: string
+  steps: number
+  epochs: number
+  history: { steps: StepEvent[]; evals: EvalEvent[] }
+  /** Loss of the last step. */
+  loss: number
+  /** Tokens that went through training, repeats counted. */
+  totalTokens: number
+  supervisedTokens: number
+  /** Wall time of training and evaluation, without preparation. */
+  seconds: number
+  data: DataCounts
+}
+
+export type TrainerEvents = {
+  plan: (plan: TrainingPlan) => void
+  start: (event: StartEvent) => void
+  prepare: (event: PrepareEvent) => void
+  step: (event: StepEvent) => void
+  eval: (event: EvalEvent) => void
+  checkpoint: (event: CheckpointEvent) => void
+  warning: (event: WarningEvent) => void
+  end: (result: FitResult) => void
+}
+
+/** Node's EventEmitter with the events above as its types. */
+export type TrainerEmitter = TypedEmitter.default<TrainerEvents>
+export const TrainerEmitter = EventEmitter as new () => TrainerEmitter
