@@ -1,0 +1,64 @@
+// The ops of the reference backend. T is the compute type, float or double, and the wide type is the same (dtype.h).
+// Shapes and mathematics are those of backend.h; wrong shapes trip an assert here, which makes this the backend to
+// develop a model on.
+#pragma once
+
+#include "backend/backend.h"
+
+namespace tunesmith::reference {
+
+template <class T>
+void linear_forward(Tensor y, Tensor x, Tensor weight, Tensor bias);
+template <class T>
+void linear_backward_input(Tensor dx, Tensor dy, Tensor weight, bool accumulate);
+template <class T>
+void linear_backward_weight(Tensor dw, Tensor dy, Tensor x, bool accumulate);
+template <class T>
+void bias_backward(Tensor dbias, Tensor dy);
+
+template <class T>
+void embedding_forward(Tensor out, Tensor table, const int32_t* tokens);
+template <class T>
+void embedding_backward(Tensor dtable, Tensor dout, const int32_t* tokens);
+
+template <class T>
+void rmsnorm_forward(Tensor out, Tensor y, Tensor rstd, Tensor residual, Tensor delta, Tensor weight, double epsilon);
+template <class T>
+void rmsnorm_apply(Tensor y, Tensor x, Tensor rstd, Tensor weight);
+template <class T>
+void rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, Tensor x, Tensor rstd, Tensor weight);
+
+template <class T>
+void rope(Tensor x, int32_t heads, int32_t head_dim, Tensor table, const int32_t* positions, bool inverse);
+
+template <class T>
+void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const AttentionBatch& batch,
+                       const AttentionShape& shape);
+template <class T>
+void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q, Tensor k,
+                        Tensor v, const AttentionBatch& batch, const AttentionShape& shape);
+
+template <class T>
+void gated_forward(Tensor out, Tensor gate_up, Activation activation);
+template <class T>
+void gated_backward(Tensor dgate_up, Tensor dout, Tensor gate_up, Activation activation);
+
+// Any element type: rows are copied as bytes.
+void gather_rows(Tensor out, Tensor x, const int32_t* rows);
+template <class T>
+void scatter_add_rows(Tensor x, Tensor in, const int32_t* rows, int64_t count);
+// Any two float types; throws ERR_UNSUPPORTED_DTYPE for int32.
+void cast(Tensor out, Tensor in);
+
+template <class T>
+void cross_entropy(Tensor logits, Tensor dlogits, Tensor nll, int32_t* correct, const int32_t* targets, Tensor weights,
+                   double scale);
+
+template <class T>
+double sum_squares(Tensor x);
+template <class T>
+void adamw(Tensor weight, Tensor m, Tensor v, Tensor grad, const AdamWStep& step);
+template <class T>
+void sgd(Tensor weight, Tensor grad, double learning_rate, double weight_decay, double grad_scale);
+
+}  // namespace tunesmith::reference

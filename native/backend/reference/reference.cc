@@ -1,0 +1,163 @@
+// The reference backend: host memory, one thread, and the ops of ops.h picked by element type.
+#include "backend/reference/reference.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "backend/reference/ops.h"
+#include "core/error.h"
+
+namespace tunesmith {
+
+namespace {
+
+// Calls run with a value of the compute type.
+template <class Run>
+auto with_compute(const char* op, DType type, Run&& run) {
+  switch (type) {
+    case DType::kFloat64:
+      return run(double());
+    case DType::kFloat32:
+      return run(float());
+    default:
+      throw CodedError("ERR_UNSUPPORTED_DTYPE", std::string(op) +
+                                                    ": the reference backend computes in float32 and float64, not in " +
+                                                    name_of(type) + "; use precision 'float32' or another device");
+  }
+}
+
+class ReferenceBackend final : public Backend {
+ public:
+  BackendInfo info() const override {
+    return {.name = "reference", .isa = "plain C++", .library = "none", .threads = 1, .fast_bfloat16 = false};
+  }
+  bool supports(DType compute) const override { return compute == DType::kFloat32 || compute == DType::kFloat64; }
+  int64_t row_bucket() const override { return 1; }
+
+  void* allocate(size_t bytes) override {
+    // aligned_alloc wants a multiple of the alignment, and no bytes must still give a pointer of their own.
+    const size_t rounded = std::max<size_t>((bytes + 63) / 64 * 64, 64);
+    void* memory = rounded < bytes ? nullptr : std::aligned_alloc(64, rounded);
+    if (!memory)
+      throw CodedError("ERR_OUT_OF_MEMORY", "the reference backend could not allocate " + std::to_string(bytes) +
+                                                " bytes; lower microBatchTokens or free memory");
+    return memory;
+  }
+  void release(void* memory) noexcept override { std::free(memory); }
+  void upload(void* device, const void* host, size_t bytes) override { copy(device, host, bytes); }
+  void download(void* host, const void* device, size_t bytes) override { copy(host, device, bytes); }
+  void zero(void* device, size_t bytes) override {
+    if (bytes) std::memset(device, 0, bytes);
+  }
+  void synchronize() override {}
+
+  // Matmuls read the master weights: nothing is prepared and no scratch is needed.
+  size_t linear_prepared_bytes(int64_t, int64_t, DType, bool) const override { return 0; }
+  size_t linear_scratch_bytes(int64_t, int64_t, int64_t, DType, bool) const override { return 0; }
+  void set_scratch(void*, size_t) override {}
+  void linear_prepare(const LinearWeight& weight, bool) override {
+    with_compute("linear", weight.compute, [](auto) {});
+  }
+
+  void linear_forward(Tensor y, Tensor x, const LinearWeight& weight, Tensor bias) override {
+    with_compute("linear", x.dtype, [&](auto t) { reference::linear_forward<decltype(t)>(y, x, weight.master, bias); });
+  }
+  void linear_backward_input(Tensor dx, Tensor dy, const LinearWeight& weight, bool accumulate) override {
+    with_compute("linear", dy.dtype,
+                 [&](auto t) { reference::linear_backward_input<decltype(t)>(dx, dy, weight.master, accumulate); });
+  }
+  void linear_backward_weight(Tensor dw, Tensor dy, Tensor x, bool accumulate) override {
+    with_compute("linear", dy.dtype,
+                 [&](auto t) { reference::linear_backward_weight<decltype(t)>(dw, dy, x, accumulate); });
+  }
+  void bias_backward(Tensor dbias, Tensor dy) override {
+    with_compute("bias", dy.dtype, [&](auto t) { reference::bias_backward<decltype(t)>(dbias, dy); });
+  }
+
+  void embedding_forward(Tensor out, Tensor table, const int32_t* tokens) override {
+    with_compute("embedding", out.dtype,
+                 [&](auto t) { reference::embedding_forward<decltype(t)>(out, table, tokens); });
+  }
+  void embedding_backward(Tensor dtable, Tensor dout, const int32_t* tokens) override {
+    with_compute("embedding", dout.dtype,
+                 [&](auto t) { reference::embedding_backward<decltype(t)>(dtable, dout, tokens); });
+  }
+
+  void rmsnorm_forward(Tensor out, Tensor y, Tensor rstd, Tensor residual, Tensor delta, Tensor weight,
+                       double epsilon) override {
+    with_compute("rmsnorm", y.dtype, [&](auto t) {
+      reference::rmsnorm_forward<decltype(t)>(out, y, rstd, residual, delta, weight, epsilon);
+    });
+  }
+  void rmsnorm_apply(Tensor y, Tensor x, Tensor rstd, Tensor weight) override {
+    with_compute("rmsnorm", y.dtype, [&](auto t) { reference::rmsnorm_apply<decltype(t)>(y, x, rstd, weight); });
+  }
+  void rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, Tensor x, Tensor rstd,
+                        Tensor weight) override {
+    with_compute("rmsnorm", dy.dtype, [&](auto t) {
+      reference::rmsnorm_backward<decltype(t)>(dx, dx_compute, dweight, dy, x, rstd, weight);
+    });
+  }
+
+  void rope(Tensor x, int32_t heads, int32_t head_dim, Tensor table, const int32_t* positions, bool inverse) override {
+    with_compute("rope", x.dtype,
+                 [&](auto t) { reference::rope<decltype(t)>(x, heads, head_dim, table, positions, inverse); });
+  }
+
+  void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const AttentionBatch& batch,
+                         const AttentionShape& shape) override {
+    with_compute("attention", q.dtype,
+                 [&](auto t) { reference::attention_forward<decltype(t)>(out, lse, q, k, v, batch, shape); });
+  }
+  void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q, Tensor k,
+                          Tensor v, const AttentionBatch& batch, const AttentionShape& shape) override {
+    with_compute("attention", q.dtype, [&](auto t) {
+      reference::attention_backward<decltype(t)>(dq, dk, dv, dout, out, lse, q, k, v, batch, shape);
+    });
+  }
+
+  void gated_forward(Tensor out, Tensor gate_up, Activation activation) override {
+    with_compute("gated", out.dtype, [&](auto t) { reference::gated_forward<decltype(t)>(out, gate_up, activation); });
+  }
+  void gated_backward(Tensor dgate_up, Tensor dout, Tensor gate_up, Activation activation) override {
+    with_compute("gated", dout.dtype,
+                 [&](auto t) { reference::gated_backward<decltype(t)>(dgate_up, dout, gate_up, activation); });
+  }
+
+  void gather_rows(Tensor out, Tensor x, const int32_t* rows) override { reference::gather_rows(out, x, rows); }
+  void scatter_add_rows(Tensor x, Tensor in, const int32_t* rows, int64_t count) override {
+    with_compute("scatter_add_rows", x.dtype,
+                 [&](auto t) { reference::scatter_add_rows<decltype(t)>(x, in, rows, count); });
+  }
+  void cast(Tensor out, Tensor in) override { reference::cast(out, in); }
+
+  void cross_entropy(Tensor logits, Tensor dlogits, Tensor nll, int32_t* correct, const int32_t* targets,
+                     Tensor weights, double scale) override {
+    with_compute("cross_entropy", dlogits ? dlogits.dtype : logits.dtype, [&](auto t) {
+      reference::cross_entropy<decltype(t)>(logits, dlogits, nll, correct, targets, weights, scale);
+    });
+  }
+
+  double sum_squares(Tensor x) override {
+    return with_compute("sum_squares", x.dtype, [&](auto t) { return reference::sum_squares<decltype(t)>(x); });
+  }
+  void adamw(Tensor weight, Tensor m, Tensor v, Tensor grad, const AdamWStep& step) override {
+    with_compute("adamw", weight.dtype, [&](auto t) { reference::adamw<decltype(t)>(weight, m, v, grad, step); });
+  }
+  void sgd(Tensor weight, Tensor grad, double learning_rate, double weight_decay, double grad_scale) override {
+    with_compute("sgd", weight.dtype,
+                 [&](auto t) { reference::sgd<decltype(t)>(weight, grad, learning_rate, weight_decay, grad_scale); });
+  }
+
+ private:
+  static void copy(void* to, const void* from, size_t bytes) {
+    if (bytes) std::memcpy(to, from, bytes);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> create_reference_backend() { return std::make_unique<ReferenceBackend>(); }
+
+}  // namespace tunesmith
