@@ -1,0 +1,43 @@
+/** Options that are right each on its own and wrong together. An option without an effect is refused, not ignored. */
+
+import type { Problem } from './option-errors.ts'
+import { closest } from './option-names.ts'
+import { isRecord, isTemplateFile, templateNames } from './option-paths.ts'
+
+/** Problems between the values of `input`; whatever the schema finds is left to it. */
+export function conflicts(input: unknown): Problem[] {
+  if (!isRecord(input)) return []
+  const data = isRecord(input.data) ? input.data : {}
+  const given = (path: string) => valueAt(path) !== undefined
+  const valueAt = (path: string) => (path.startsWith('data.') ? data[path.slice('data.'.length)] : input[path])
+  const problems: Problem[] = []
+  const refuse = (path: string, message: string) => problems.push({ kind: 'invalid', path, message })
+
+  const exclusive: [string, string, string][] = [
+    ['batchSize', 'batchTokens', 'a step is filled to a number of conversations or of tokens'],
+    ['warmupRatio', 'warmupSteps', 'warmup is a share of the steps or a number of them'],
+    ['data.eval', 'data.evalFraction', 'evaluation reads its own file or a share of the training data'],
+  ]
+  for (const [first, second, why] of exclusive)
+    if (given(first) && given(second)) refuse(second, `excludes ${first} (${why}): give one of them`)
+
+  for (const path of ['betas', 'epsilon'])
+    if (input.optimizer === 'sgd' && given(path)) refuse(path, "has no effect with optimizer 'sgd': remove it")
+  if (input.schedule === 'constant' && given('minLearningRate'))
+    refuse('minLearningRate', "has no effect with schedule 'constant': remove it")
+  if (input.trainOn === 'all' && given('promptLossWeight'))
+    refuse('promptLossWeight', "has no effect with trainOn 'all', where every token carries loss: remove it")
+  if (given('evalEvery') && !given('data.eval') && !given('data.evalFraction'))
+    refuse('evalEvery', 'has no effect without evaluation data: give data.eval or data.evalFraction')
+
+  const { learningRate = 2e-5, minLearningRate, chatTemplate } = input
+  if (typeof learningRate === 'number' && typeof minLearningRate === 'number' && minLearningRate > learningRate)
+    refuse('minLearningRate', `is ${minLearningRate}, above learningRate (${learningRate})`)
+  if (typeof chatTemplate === 'string' && chatTemplate.trim() !== '')
+    if (!isTemplateFile(chatTemplate) && !templateNames.includes(chatTemplate)) {
+      const hint = closest(chatTemplate, templateNames)
+      const names = "it is 'model', 'chatml', 'plain' or the path of a Jinja file (with a '/' or an extension)"
+      refuse('chatTemplate', `knows no '${chatTemplate}'${hint ? `; did you mean '${hint}'?` : ''}: ${names}`)
+    }
+  return problems
+}

@@ -1,0 +1,105 @@
+/**
+ * The schema of TrainerOptions. The message of each part is the end of the sentence "expected ...": option-errors.ts
+ * puts the path before it and what was found behind it. Defaults live in parseOptions, so that what was given
+ * explicitly can still be told from what was not.
+ */
+import { z } from 'zod'
+import { everyExpectation, parseEvery } from './every.ts'
+
+const number = (error: string, accepts: (value: number) => boolean) => z.number({ error }).refine(accepts, { error })
+
+const integer = (from: number) =>
+  number(`an integer from ${from} up`, (value) => Number.isSafeInteger(value) && value >= from)
+
+const positive = number('a number above 0', (value) => value > 0)
+
+const notNegative = number('a number from 0 up', (value) => value >= 0)
+
+const below1 = number('a number from 0 to below 1', (value) => value >= 0 && value < 1)
+
+const upTo1 = number('a number from 0 to 1', (value) => value >= 0 && value <= 1)
+
+const boolean = z.boolean({ error: 'true or false' })
+
+const path = (what: string) => z.string({ error: what }).refine((text) => text.trim() !== '', { error: what })
+
+const oneOf = <const T extends readonly [string, ...string[]]>(...values: T) =>
+  z.enum(values, { error: listed(values) })
+
+/** 'a', 'b' or 'c' */
+function listed(values: readonly string[]): string {
+  const quoted = values.map((value) => `'${value}'`)
+  return `${quoted.slice(0, -1).join(', ')} or ${quoted.at(-1)}`
+}
+
+const format = oneOf('auto', 'messages', 'text')
+
+const file = z.union(
+  [path('a path'), z.strictObject({ path: path('a path'), format: format.optional() }, { error: 'a path' })],
+  { error: 'a path or { path, format }' },
+)
+
+const files = z.union([file, z.array(file).min(1, { error: 'a list of at least one path' })], {
+  error: 'a path, a glob, { path, format } or a list of them',
+})
+
+const randomModel = z.strictObject({
+  config: z.union([path('the path of a config.json'), z.record(z.string(), z.unknown())], {
+    error: 'the path of a config.json, or its content as an object',
+  }),
+  tokenizer: path('the folder of a tokenizer'),
+  init: z.literal('random', { error: "'random'" }),
+})
+
+export const schema = z.strictObject(
+  {
+    model: z.union([path('the folder of a checkpoint'), randomModel], {
+      error: "the folder of a checkpoint, or { config, tokenizer, init: 'random' }",
+    }),
+    output: path('the folder the run writes to'),
+    data: z.strictObject(
+      {
+        train: files,
+        eval: files.optional(),
+        evalFraction: below1.optional(),
+        format: format.optional(),
+        onBadRow: oneOf('error', 'skip').optional(),
+      },
+      { error: 'an object such as { train: "train.jsonl" }' },
+    ),
+    chatTemplate: path("'model', 'chatml', 'plain' or the path of a Jinja file").optional(),
+    historyRewrite: oneOf('split', 'error').optional(),
+    controlTokensInText: oneOf('error', 'keep', 'escape').optional(),
+    trainOn: oneOf('assistant', 'last', 'all').optional(),
+    promptLossWeight: upTo1.optional(),
+    maxLength: integer(2).optional(),
+    onTooLong: oneOf('drop', 'error').optional(),
+    epochs: positive.optional(),
+    maxSteps: integer(1).optional(),
+    batchSize: integer(1).optional(),
+    batchTokens: integer(1).optional(),
+    microBatchTokens: integer(1).optional(),
+    shuffle: boolean.optional(),
+    seed: integer(0).optional(),
+    learningRate: positive.optional(),
+    schedule: oneOf('cosine', 'linear', 'constant').optional(),
+    warmupRatio: upTo1.optional(),
+    warmupSteps: integer(0).optional(),
+    minLearningRate: notNegative.optional(),
+    optimizer: oneOf('adamw', 'sgd').optional(),
+    betas: z.tuple([below1, below1], { error: 'two numbers from 0 to below 1, such as [0.9, 0.999]' }).optional(),
+    epsilon: positive.optional(),
+    weightDecay: notNegative.optional(),
+    maxGradNorm: notNegative.optional(),
+    precision: oneOf('float32', 'bfloat16').optional(),
+    device: oneOf('auto', 'cuda', 'cpu', 'reference').optional(),
+    threads: integer(1).optional(),
+    recompute: boolean.optional(),
+    evalEvery: z
+      .union([z.number(), z.string()], { error: everyExpectation })
+      .refine((value) => parseEvery(value) !== undefined, { error: everyExpectation })
+      .optional(),
+    outputDtype: oneOf('float32', 'float16', 'bfloat16').optional(),
+  },
+  { error: 'an object with the keys model, output and data' },
+)

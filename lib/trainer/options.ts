@@ -1,0 +1,248 @@
+/**
+ * The options of a run: what a user may write (TrainerOptions), what the trainer works with (ResolvedOptions), and the
+ * one function that turns the first into the second. Nothing is ignored: a key that means nothing here is refused.
+ */
+import { resolve } from 'node:path'
+import { type Every, parseEvery } from './every.ts'
+import { conflicts } from './option-conflicts.ts'
+import { optionError, schemaProblems } from './option-errors.ts'
+import { absolutePaths } from './option-paths.ts'
+import { schema } from './option-schema.ts'
+
+/** A data file, or a glob (`*`, `?`, `**`) of several, with the layout of its rows where it differs from `data.format`. */
+export interface DataFile {
+  path: string
+  format?: DataFormat
+}
+
+/** 'messages': `{"messages": [{"role", "content"}, ...]}` per line; 'text': `{"text": "..."}` per line. */
+export type DataFormat = 'auto' | 'messages' | 'text'
+
+/** Weights to start from when there is no checkpoint: random, from a configuration and a tokenizer. */
+export interface RandomModel {
+  /** Path of a `config.json`, or its content. */
+  config: string | Record<string, unknown>
+  /** Folder with `tokenizer.json` and, where there is one, `tokenizer_config.json`. */
+  tokenizer: string
+  init: 'random'
+}
+
+export interface DataOptions {
+  /** Training data: a path, a glob, or a list of them; JSONL, one conversation per line. */
+  train: string | DataFile | (string | DataFile)[]
+  /** Evaluation data, as `train`. Excludes `evalFraction`. */
+  eval?: string | DataFile | (string | DataFile)[]
+  /**
+   * Share of the training conversations set aside for evaluation, 0 to below 1. Conversations with the same first user
+   * turn stay on one side. Default 0. Excludes `eval`.
+   */
+  evalFraction?: number
+  /** Layout of the rows. Default 'auto': told from the first row. */
+  format?: DataFormat
+  /** What a malformed row does: 'error' ends the run and names it, 'skip' counts and names it. Default 'error'. */
+  onBadRow?: 'error' | 'skip'
+}
+
+/** Everything a run can be told. Relative paths start at the working directory, in a configuration file at its folder. */
+export interface TrainerOptions {
+  /** Hugging Face folder of the checkpoint to start from, or `{ config, tokenizer, init: 'random' }`. */
+  model: string | RandomModel
+  /** Folder of the run; the final checkpoint is the folder itself. */
+  output: string
+  data: DataOptions
+
+  /** 'model' (the checkpoint's own), 'chatml', 'plain', or the path of a Jinja file. Default 'model'. */
+  chatTemplate?: string
+  /**
+   * What happens where the template renders an earlier turn differently once later ones follow: 'split' makes one
+   * example per assistant turn, 'error' refuses. Default 'split'.
+   */
+  historyRewrite?: 'split' | 'error'
+  /** Text that spells a control token: 'error' refuses the row, 'keep' encodes it as the token, 'escape' as text. Default 'error'. */
+  controlTokensInText?: 'error' | 'keep' | 'escape'
+  /** Turns that carry loss: 'assistant' every assistant turn, 'last' the last one only, 'all' every token. Default 'assistant'. */
+  trainOn?: 'assistant' | 'last' | 'all'
+  /** Loss weight of the tokens `trainOn` leaves out, 0 to 1. Default 0. */
+  promptLossWeight?: number
+  /** Tokens per conversation. Default: the model's context. */
+  maxLength?: number
+  /**
+   * A conversation over `maxLength`: 'drop' counts and names it, and more than 5 % of such rows is an error; 'error'
+   * refuses the first. Default 'drop'.
+   */
+  onTooLong?: 'drop' | 'error'
+
+  /** Passes over the data; a fraction is allowed. Default 3. */
+  epochs?: number
+  /** Optimizer steps after which the run ends, even inside an epoch. Without `epochs`, passes follow until it is reached. */
+  maxSteps?: number
+  /** Conversations per optimizer step. Default 16. Excludes `batchTokens`. */
+  batchSize?: number
+  /** Tokens per optimizer step; whole conversations fill it. Excludes `batchSize`. */
+  batchTokens?: number
+  /** Tokens that go through forward and backward at once. Memory only: the update does not depend on it. Default 8192. */
+  microBatchTokens?: number
+  /** New order in every epoch. Default true. */
+  shuffle?: boolean
+  /** Of the order and of random weights; an integer from 0. Default 42. */
+  seed?: number
+
+  /** Peak learning rate. Default 2e-5. */
+  learningRate?: number
+  /** Course of the learning rate after warmup. Default 'cosine'. */
+  schedule?: 'cosine' | 'linear' | 'constant'
+  /** Share of the steps in which the rate rises from 0, 0 to 1. Default 0.03. Excludes `warmupSteps`. */
+  warmupRatio?: number
+  /** Steps in which the rate rises from 0. Excludes `warmupRatio`. */
+  warmupSteps?: number
+  /** Rate at which 'cosine' and 'linear' end. Default 0. */
+  minLearningRate?: number
+
+  /** 'adamw' (decoupled weight decay, arXiv 1711.05101) or 'sgd'. Default 'adamw'. */
+  optimizer?: 'adamw' | 'sgd'
+  /** AdamW's decay rates of the two moments, 0 to below 1. Default [0.9, 0.999]. */
+  betas?: [number, number]
+  /** AdamW's term in the denominator. Default 1e-8. */
+  epsilon?: number
+  /** Decay of matrices and embeddings; norms and biases have none. Default 0. */
+  weightDecay?: number
+  /** Global L2 norm to which gradients are clipped; 0 = no clipping. Default 1. */
+  maxGradNorm?: number
+
+  /** Of weights and activations; master weights and optimizer state are float32. Default 'bfloat16' where the device is fast at it. */
+  precision?: 'float32' | 'bfloat16'
+  /** Default 'auto': the fastest that is there. */
+  device?: 'auto' | 'cuda' | 'cpu' | 'reference'
+  /** CPU threads. Default: every core this process may use. */
+  threads?: number
+  /** Recompute activations in the backward pass: less memory, about a third more time. Default false. */
+  recompute?: boolean
+
+  /** How often to evaluate: a number of steps, or '10m' (also 's', 'h'), '1epoch', '0.5epoch'. Default '1epoch'. */
+  evalEvery?: number | string
+  /** Type of the exported weights. Default: the source checkpoint's; float32 for random weights. */
+  outputDtype?: 'float32' | 'float16' | 'bfloat16'
+}
+
+/** A data file or glob with an absolute path. */
+export interface ResolvedDataFile {
+  path: string
+  format: DataFormat
+}
+
+export type ResolvedModel =
+  | { folder: string }
+  | { config: string | Record<string, unknown>; tokenizer: string; init: 'random' }
+
+/**
+ * Options with every default in its place and absolute paths. What depends on the model, the data or the device stays
+ * open: `maxLength`, `outputDtype` and `precision: 'auto'`.
+ */
+export interface ResolvedOptions {
+  model: ResolvedModel
+  output: string
+  data: {
+    train: ResolvedDataFile[]
+    /** Empty: no evaluation file. */
+    eval: ResolvedDataFile[]
+    evalFraction: number
+    onBadRow: 'error' | 'skip'
+  }
+  /** 'model', a built-in name, or an absolute path. */
+  chatTemplate: string
+  historyRewrite: 'split' | 'error'
+  controlTokensInText: 'error' | 'keep' | 'escape'
+  trainOn: 'assistant' | 'last' | 'all'
+  promptLossWeight: number
+  maxLength?: number
+  onTooLong: 'drop' | 'error'
+  /** Infinity where only `maxSteps` was given. */
+  epochs: number
+  maxSteps?: number
+  /** What fills one optimizer step. */
+  batch: { conversations: number } | { tokens: number }
+  microBatchTokens: number
+  shuffle: boolean
+  seed: number
+  learningRate: number
+  schedule: 'cosine' | 'linear' | 'constant'
+  warmup: { ratio: number } | { steps: number }
+  minLearningRate: number
+  optimizer: 'adamw' | 'sgd'
+  betas: [number, number]
+  epsilon: number
+  weightDecay: number
+  /** Infinity: no clipping. */
+  maxGradNorm: number
+  precision: 'auto' | 'float32' | 'bfloat16'
+  device: 'auto' | 'cuda' | 'cpu' | 'reference'
+  /** 0: every core this process may use. */
+  threads: number
+  recompute: boolean
+  evalEvery: Every
+  outputDtype?: 'float32' | 'float16' | 'bfloat16'
+}
+
+/**
+ * Checks `input` strictly and fills in the defaults. `baseFolder` is where relative paths start.
+ *
+ * @throws TunesmithError `ERR_UNKNOWN_OPTION` when a key does not exist (among other problems, if any), else
+ * `ERR_INVALID_OPTION`. One error lists every problem found.
+ */
+export function parseOptions(input: unknown, baseFolder: string = process.cwd()): ResolvedOptions {
+  const parsed = schema.safeParse(input)
+  const problems = [...(parsed.success ? [] : schemaProblems(parsed.error.issues, input)), ...conflicts(input)]
+  if (!parsed.success || problems.length > 0) throw optionError(problems)
+  const options = absolutePaths(parsed.data, resolve(baseFolder)) as typeof parsed.data
+  const { model, output, data, maxLength, maxSteps, outputDtype } = options
+  const format = data.format ?? 'auto'
+  return {
+    model: typeof model === 'string' ? { folder: model } : model,
+    output,
+    data: {
+      train: dataFiles(data.train, format),
+      eval: data.eval === undefined ? [] : dataFiles(data.eval, format),
+      evalFraction: data.evalFraction ?? 0,
+      onBadRow: data.onBadRow ?? 'error',
+    },
+    chatTemplate: options.chatTemplate ?? 'model',
+    historyRewrite: options.historyRewrite ?? 'split',
+    controlTokensInText: options.controlTokensInText ?? 'error',
+    trainOn: options.trainOn ?? 'assistant',
+    promptLossWeight: options.promptLossWeight ?? 0,
+    ...(maxLength !== undefined && { maxLength }),
+    onTooLong: options.onTooLong ?? 'drop',
+    epochs: options.epochs ?? (maxSteps === undefined ? 3 : Number.POSITIVE_INFINITY),
+    ...(maxSteps !== undefined && { maxSteps }),
+    batch:
+      options.batchTokens === undefined ? { conversations: options.batchSize ?? 16 } : { tokens: options.batchTokens },
+    microBatchTokens: options.microBatchTokens ?? 8192,
+    shuffle: options.shuffle ?? true,
+    seed: options.seed ?? 42,
+    learningRate: options.learningRate ?? 2e-5,
+    schedule: options.schedule ?? 'cosine',
+    warmup: options.warmupSteps === undefined ? { ratio: options.warmupRatio ?? 0.03 } : { steps: options.warmupSteps },
+    minLearningRate: options.minLearningRate ?? 0,
+    optimizer: options.optimizer ?? 'adamw',
+    betas: options.betas ?? [0.9, 0.999],
+    epsilon: options.epsilon ?? 1e-8,
+    weightDecay: options.weightDecay ?? 0,
+    maxGradNorm: options.maxGradNorm === 0 ? Number.POSITIVE_INFINITY : (options.maxGradNorm ?? 1),
+    precision: options.precision ?? 'auto',
+    device: options.device ?? 'auto',
+    threads: options.threads ?? 0,
+    recompute: options.recompute ?? false,
+    evalEvery: parseEvery(options.evalEvery ?? '1epoch')!,
+    ...(outputDtype !== undefined && { outputDtype }),
+  }
+}
+
+type FileInput = string | { path: string; format?: DataFormat | undefined }
+
+function dataFiles(input: FileInput | FileInput[], format: DataFormat): ResolvedDataFile[] {
+  return [input]
+    .flat()
+    .map((file) =>
+      typeof file === 'string' ? { path: file, format } : { path: file.path, format: file.format ?? format },
+    )
+}
