@@ -1,0 +1,131 @@
+#include "addon/convert.h"
+
+namespace tunesmith {
+
+namespace {
+
+[[noreturn]] void refuse(const std::string& text) { throw CodedError("ERR_INVALID_ARGUMENT", text); }
+
+double number(Napi::Object object, const char* key) {
+  const Napi::Value value = object.Get(key);
+  if (!value.IsNumber()) refuse(std::string(key) + " is not a number");
+  return value.As<Napi::Number>().DoubleValue();
+}
+
+int64_t integer(Napi::Object object, const char* key) {
+  const double value = number(object, key);
+  if (!(value >= 0 && value <= 9007199254740991.0) || value != double(int64_t(value)))
+    refuse(std::string(key) + " is not a whole number from 0 up");
+  return int64_t(value);
+}
+
+bool boolean(Napi::Object object, const char* key) {
+  const Napi::Value value = object.Get(key);
+  if (!value.IsBoolean()) refuse(std::string(key) + " is not a boolean");
+  return value.As<Napi::Boolean>().Value();
+}
+
+std::string text(Napi::Object object, const char* key) {
+  const Napi::Value value = object.Get(key);
+  if (!value.IsString()) refuse(std::string(key) + " is not a string");
+  return value.As<Napi::String>().Utf8Value();
+}
+
+Napi::Object object(Napi::Object parent, const char* key) {
+  const Napi::Value value = parent.Get(key);
+  if (!value.IsObject()) refuse(std::string(key) + " is not an object");
+  return value.As<Napi::Object>();
+}
+
+template <class T>
+std::vector<T> elements(Napi::Object parent, const char* key, napi_typedarray_type type) {
+  const Napi::Value value = parent.Get(key);
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != type)
+    refuse(std::string(key) + " is not a typed array of the right type");
+  const auto array = value.As<Napi::TypedArrayOf<T>>();
+  return {array.Data(), array.Data() + array.ElementLength()};
+}
+
+DecoderSpec decoder_spec(Napi::Object in) {
+  DecoderSpec spec;
+  spec.vocab_size = integer(in, "vocabSize");
+  spec.hidden_size = integer(in, "hiddenSize");
+  spec.layers = integer(in, "layers");
+  spec.heads = int32_t(integer(in, "heads"));
+  spec.kv_heads = int32_t(integer(in, "kvHeads"));
+  spec.head_dim = int32_t(integer(in, "headDim"));
+  spec.intermediate_size = integer(in, "intermediateSize");
+  spec.max_positions = integer(in, "maxPositions");
+  spec.norm_epsilon = number(in, "normEpsilon");
+  spec.rope_inverse_frequencies = elements<double>(in, "ropeInverseFrequencies", napi_float64_array);
+  spec.attention_bias = boolean(in, "attentionBias");
+  spec.attention_output_bias = boolean(in, "attentionOutputBias");
+  spec.mlp_bias = boolean(in, "mlpBias");
+  spec.tied_embeddings = boolean(in, "tiedEmbeddings");
+  spec.validate();
+  return spec;
+}
+
+}  // namespace
+
+DType storage_type(const std::string& name) {
+  for (const DType type : {DType::kFloat64, DType::kFloat32, DType::kBFloat16, DType::kFloat16})
+    if (name == name_of(type)) return type;
+  refuse("'" + name + "' is not a storage type; one of float64, float32, bfloat16, float16 is");
+}
+
+EngineOptions engine_options(Napi::Object in) {
+  EngineOptions options;
+  options.backend = text(in, "backend");
+  options.threads = int(integer(in, "threads"));
+  options.spec = decoder_spec(object(in, "spec"));
+  options.decoder.compute = storage_type(text(in, "compute"));
+  options.decoder.training = boolean(in, "training");
+  const std::string optimizer = text(in, "optimizer");
+  if (optimizer != "adamw" && optimizer != "sgd") refuse("optimizer is '" + optimizer + "'; 'adamw' or 'sgd' is supported");
+  options.decoder.adam_moments = optimizer == "adamw";
+  options.decoder.recompute = boolean(in, "recompute");
+  options.decoder.limits = {integer(in, "maxTokens"), integer(in, "maxSupervised"), integer(in, "maxSequences")};
+  options.decoder.cache_tokens = integer(in, "cacheTokens");
+  return options;
+}
+
+MicroBatch micro_batch(Napi::Object in) {
+  return {elements<int32_t>(in, "tokens", napi_int32_array), elements<int32_t>(in, "positions", napi_int32_array),
+          elements<int32_t>(in, "cuSeqlens", napi_int32_array), elements<int32_t>(in, "targets", napi_int32_array),
+          elements<float>(in, "weights", napi_float32_array)};
+}
+
+OptimizerStep optimizer_options(Napi::Object in) {
+  return {number(in, "learningRate"), number(in, "beta1"),       number(in, "beta2"), number(in, "epsilon"),
+          number(in, "weightDecay"),  number(in, "maxGradNorm"), integer(in, "step")};
+}
+
+Napi::Object memory_plan(Napi::Env env, const Arena& arena) {
+  constexpr const char* kNames[] = {"parameters", "prepared", "gradients", "optimizer", "activations", "logits", "scratch", "cache"};
+  static_assert(std::size(kNames) == size_t(MemoryKind::kCount));
+  Napi::Object plan = Napi::Object::New(env);
+  for (size_t i = 0; i < std::size(kNames); i++) plan.Set(kNames[i], double(arena.bytes(MemoryKind(i))));
+  plan.Set("total", double(arena.total()));
+  return plan;
+}
+
+Napi::Object loss_sums(Napi::Env env, const LossSums& sums) {
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("loss", sums.loss);
+  result.Set("weight", sums.weight);
+  result.Set("supervised", double(sums.supervised));
+  result.Set("correct", double(sums.correct));
+  Napi::Float64Array per_sequence = Napi::Float64Array::New(env, sums.per_sequence.size());
+  std::copy(sums.per_sequence.begin(), sums.per_sequence.end(), per_sequence.Data());
+  result.Set("perSequence", per_sequence);
+  return result;
+}
+
+Napi::Error error_with_code(Napi::Env env, const std::string& code, const std::string& text) {
+  Napi::Error error = Napi::Error::New(env, text);
+  error.Set("code", code);
+  return error;
+}
+
+}  // namespace tunesmith

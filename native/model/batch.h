@@ -1,0 +1,78 @@
+// A micro-batch as it comes from outside, checked, and as index arrays on the device.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "backend/backend.h"
+#include "core/arena.h"
+#include "model/spec.h"
+
+namespace tunesmith {
+
+// Conversations laid end to end; the target of token t is the token after it, its weight 0 for context.
+struct MicroBatch {
+  std::vector<int32_t> tokens;      // [T]
+  std::vector<int32_t> positions;   // [T]
+  std::vector<int32_t> cu_seqlens;  // [B + 1]
+  std::vector<int32_t> targets;     // [T]
+  std::vector<float> weights;       // [T]
+
+  int64_t token_count() const { return int64_t(tokens.size()); }
+  int64_t sequence_count() const { return int64_t(cu_seqlens.size()) - 1; }
+};
+
+struct BatchLimits {
+  int64_t tokens = 0;      // T
+  int64_t supervised = 0;  // R
+  int64_t sequences = 0;   // B
+};
+
+inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+// The micro-batch on the device. T and R are rounded up to the backend's bucket with rows that belong to no sequence.
+class DeviceBatch {
+ public:
+  DeviceBatch(const BatchLimits& limits, int64_t bucket, DType compute, Arena& arena);
+
+  // Checks everything an op would trust, then uploads. `every_row` treats all rows as supervised (logits for
+  // inspection). Throws CodedError ERR_INVALID_BATCH.
+  void load(Backend& backend, const DecoderSpec& spec, const MicroBatch& batch, bool every_row);
+
+  // One sequence whose new tokens start at `position` of the key/value cache; only the last row is supervised. Decoding
+  // a few tokens is not padded. Checked by the caller.
+  void load_decoding(Backend& backend, const int32_t* new_tokens, int64_t new_count, int64_t position);
+
+  AttentionBatch attention() const { return {sequences, q_offsets, k_offsets, k_lengths, q_positions}; }
+  AttentionBatch supervised_attention() const {
+    return {sequences, supervised_offsets, k_offsets, k_lengths, supervised_q_positions};
+  }
+
+  int64_t count = 0;                     // T
+  int64_t padded_tokens = 0;             // T rounded up
+  int64_t rows = 0;                      // R, rows that carry loss
+  int64_t padded_rows = 0;               // R rounded up
+  int32_t sequences = 0;                 // B
+  std::vector<int32_t> sequence_of_row;  // [R] host
+  std::vector<float> row_weights;        // [R] host
+
+  // Device arrays, int32.
+  int32_t* tokens = nullptr;                  // [T]
+  int32_t* positions = nullptr;               // [T] for the rotary table
+  int32_t* q_positions = nullptr;             // [T] index within the sequence
+  int32_t* q_offsets = nullptr;               // [B + 1]
+  int32_t* k_offsets = nullptr;               // [B]
+  int32_t* k_lengths = nullptr;               // [B]
+  int32_t* supervised_rows = nullptr;         // [R] token index of each row that carries loss
+  int32_t* supervised_positions = nullptr;    // [R] for the rotary table
+  int32_t* supervised_q_positions = nullptr;  // [R]
+  int32_t* supervised_offsets = nullptr;      // [B + 1]
+  int32_t* targets = nullptr;                 // [R]
+  Tensor weights;                             // [R] wide
+
+ private:
+  BatchLimits limits_;
+  int64_t bucket_;
+};
+
+}  // namespace tunesmith

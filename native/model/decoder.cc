@@ -1,0 +1,228 @@
+#include "model/decoder.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+#include "core/rng.h"
+
+namespace tunesmith {
+
+namespace {
+
+// Logits are made for as many rows as fit here; fewer, larger chunks read and write the head's gradient less often.
+constexpr int64_t kLogitsBytes = int64_t(96) << 20;
+
+}  // namespace
+
+void check_cancelled(const std::atomic<bool>& cancel) {
+  if (cancel.load(std::memory_order_relaxed)) throw CodedError("ERR_CANCELLED", "cancelled");
+}
+
+Decoder::Decoder(const DecoderSpec& spec, const DecoderOptions& options, Backend& backend, Arena& arena)
+    : spec_(spec),
+      options_(options),
+      backend_(backend),
+      compute_(options.compute),
+      wide_(wide(options.compute)),
+      max_tokens_(round_up(options.limits.tokens, backend.row_bucket())),
+      max_rows_(round_up(std::min(options.limits.supervised, options.limits.tokens), backend.row_bucket())),
+      attention_shape_{spec.heads, spec.kv_heads, spec.head_dim, 1 / std::sqrt(double(spec.head_dim))} {
+  spec_.validate();
+  if (!backend.supports(compute_))
+    throw CodedError("ERR_UNSUPPORTED_DTYPE",
+                     "the " + backend.info().name + " backend does not compute in " + name_of(compute_));
+  if (options.limits.tokens < 1 || options.limits.supervised < 1 || options.limits.sequences < 1)
+    throw CodedError("ERR_INVALID_SPEC",
+                     "a micro-batch needs room for at least one token, supervised row and conversation");
+
+  parameters_ = std::make_unique<Parameters>(spec_, compute_, options.training, options.adam_moments, backend, arena);
+  batch_ = std::make_unique<DeviceBatch>(
+      BatchLimits{options.limits.tokens, std::min(options.limits.supervised, options.limits.tokens),
+                  options.limits.sequences},
+      backend.row_bucket(), compute_, arena);
+
+  const size_t layers = size_t(spec_.layers);
+  saved_.resize(options.training && !options.recompute ? layers : 1);
+  for (size_t i = 0; i < saved_.size(); i++) {
+    const bool shared = saved_.size() == 1;
+    reserve_layer(arena, saved_[i], shared || is_last(i), shared || !is_last(i));
+  }
+  if (options.training && options.recompute) {
+    inputs_.resize(layers);
+    for (Tensor& input : inputs_) arena.reserve(MemoryKind::kActivations, input, wide_, max_tokens_, spec_.hidden_size);
+  }
+  reserve_scratch(arena);
+  cache_k_.resize(options.cache_tokens ? layers : 0);
+  cache_v_.resize(cache_k_.size());
+  for (size_t i = 0; i < cache_k_.size(); i++)
+    for (Tensor* cache : {&cache_k_[i], &cache_v_[i]})
+      arena.reserve(MemoryKind::kCache, *cache, compute_, options.cache_tokens, spec_.kv_size());
+}
+
+// `last`: the set serves the last layer; `inner`: it serves any other. A shared set serves both.
+void Decoder::reserve_layer(Arena& arena, LayerActivations& layer, bool last, bool inner) {
+  const auto kind = MemoryKind::kActivations;
+  const int64_t hidden = spec_.hidden_size, q = spec_.q_size(), kv = spec_.kv_size();
+  const int64_t rows = inner ? max_tokens_ : max_rows_;
+  if (!options_.recompute || !options_.training) arena.reserve(kind, layer.x, wide_, max_tokens_, hidden);
+  arena.reserve(kind, layer.attention_rstd, wide_, 1, max_tokens_);
+  arena.reserve(kind, layer.qkv, compute_, rows, inner ? q + 2 * kv : q);
+  if (last) arena.reserve(kind, layer.kv, compute_, max_tokens_, 2 * kv);
+  arena.reserve(kind, layer.attended, compute_, rows, q);
+  arena.reserve(kind, layer.lse, wide_, rows, spec_.heads);
+  arena.reserve(kind, layer.middle, wide_, rows, hidden);
+  arena.reserve(kind, layer.mlp_rstd, wide_, 1, rows);
+  arena.reserve(kind, layer.gate_up, compute_, rows, 2 * spec_.intermediate_size);
+}
+
+void Decoder::reserve_scratch(Arena& arena) {
+  const auto kind = MemoryKind::kScratch;
+  const int64_t hidden = spec_.hidden_size, inner = spec_.intermediate_size, q = spec_.q_size(), kv = spec_.kv_size();
+  const int64_t bucket = backend_.row_bucket(), t = max_tokens_, r = max_rows_;
+  arena.reserve(kind, rope_table_, wide_, spec_.max_positions, spec_.head_dim);
+  arena.reserve(kind, norm_, compute_, t, hidden);
+  arena.reserve(kind, norm_rows_, compute_, r, hidden);
+  arena.reserve(kind, delta_, compute_, t, hidden);
+  arena.reserve(kind, act_, compute_, t, inner);
+  if (options_.training) {
+    arena.reserve(kind, dx_, wide_, t, hidden);
+    arena.reserve(kind, dx_rows_, wide_, r, hidden);
+    if (compute_ != wide_) {
+      arena.reserve(kind, dx_compute_, compute_, t, hidden);
+      arena.reserve(kind, dx_rows_compute_, compute_, r, hidden);
+    }
+    arena.reserve(kind, dnorm_, compute_, t, hidden);
+    arena.reserve(kind, dnorm_rows_, compute_, r, hidden);
+    arena.reserve(kind, dact_, compute_, t, inner);
+    arena.reserve(kind, dattended_, compute_, t, q);
+    arena.reserve(kind, dqkv_, compute_, t, q + 2 * kv);
+  }
+  arena.reserve(MemoryKind::kActivations, output_, wide_, r, hidden);
+  arena.reserve(MemoryKind::kActivations, output_rstd_, wide_, 1, r);
+  arena.reserve(MemoryKind::kActivations, hidden_, compute_, r, hidden);
+  arena.reserve(kind, nll_, wide_, 1, r);
+  arena.reserve_ints(kind, correct_, r);
+
+  const int64_t fitting = std::max<int64_t>(1, kLogitsBytes / (spec_.vocab_size * int64_t(size_of(wide_))));
+  const int64_t chunk = std::min(r, std::max(bucket, fitting / bucket * bucket));
+  arena.reserve(MemoryKind::kLogits, logits_, wide_, chunk, spec_.vocab_size);
+
+  for (const Linear* linear : parameters_->linears()) {
+    const Tensor& weight = linear->weight.master;
+    const int64_t rows = linear == &parameters_->head ? chunk : t;
+    linear_scratch_bytes_ =
+        std::max(linear_scratch_bytes_,
+                 backend_.linear_scratch_bytes(rows, weight.rows, weight.cols, compute_, options_.training));
+  }
+  if (linear_scratch_bytes_) arena.reserve(kind, linear_scratch_, linear_scratch_bytes_);
+}
+
+void Decoder::attach() {
+  parameters_->attach();
+  backend_.set_scratch(linear_scratch_, linear_scratch_bytes_);
+  upload_rope_table();
+  for (Parameters::Span& span : parameters_->spans)
+    for (Tensor* state : {&span.grad, &span.m, &span.v})
+      if (*state) backend_.zero(state->data, size_t(state->size()) * size_of(wide_));
+}
+
+// The angle is rounded to float32 as Transformers has it, so that long contexts agree to the last bit that matters.
+void Decoder::upload_rope_table() {
+  const int64_t half = spec_.head_dim / 2;
+  std::vector<double> row(size_t(spec_.head_dim));
+  std::vector<float> narrow(row.size());
+  for (int64_t p = 0; p < spec_.max_positions; p++) {
+    for (int64_t i = 0; i < half; i++) {
+      const double angle = float(p) * float(spec_.rope_inverse_frequencies[size_t(i)]);
+      row[size_t(i)] = std::cos(angle);
+      row[size_t(half + i)] = std::sin(angle);
+    }
+    const Tensor target = rope_table_.slice_rows(p, 1);
+    if (wide_ == DType::kFloat64) {
+      backend_.upload(target.data, row.data(), row.size() * sizeof(double));
+    } else {
+      std::copy(row.begin(), row.end(), narrow.begin());
+      backend_.upload(target.data, narrow.data(), narrow.size() * sizeof(float));
+    }
+  }
+}
+
+void Decoder::prepare_weights() {
+  for (const Linear* linear : parameters_->linears()) backend_.linear_prepare(linear->weight, options_.training);
+}
+
+void Decoder::initialize(uint64_t seed, double std) {
+  constexpr int64_t kChunk = 1 << 16;
+  std::vector<double> values;
+  std::vector<float> narrow;
+  for (const Parameter& p : parameters_->all()) {
+    const bool norm = p.name.ends_with("norm.weight");
+    const uint64_t stream = hash_name(p.name);
+    for (int64_t first = 0; first < p.value.size(); first += kChunk) {
+      const int64_t count = std::min(kChunk, p.value.size() - first);
+      values.resize(size_t(count));
+      for (int64_t i = 0; i < count; i++)
+        values[size_t(i)] = norm ? 1 : p.is_vector ? 0 : std * philox_normal(seed, stream, uint64_t(first + i));
+      char* target = static_cast<char*>(p.value.data) + first * int64_t(size_of(wide_));
+      if (wide_ == DType::kFloat64) {
+        backend_.upload(target, values.data(), values.size() * sizeof(double));
+      } else {
+        narrow.assign(values.begin(), values.end());
+        backend_.upload(target, narrow.data(), narrow.size() * sizeof(float));
+      }
+    }
+  }
+}
+
+LossSums Decoder::accumulate(const MicroBatch& batch, double weight_sum, bool first, const std::atomic<bool>& cancel) {
+  if (!options_.training) throw CodedError("ERR_NOT_TRAINING", "this engine was created without training");
+  if (!(weight_sum > 0) || !std::isfinite(weight_sum))
+    throw CodedError("ERR_INVALID_BATCH",
+                     "the step's weight sum is " + std::to_string(weight_sum) + "; it must be positive");
+  batch_->load(backend_, spec_, batch, false);
+  // Everything that adds must start from zero; what one matmul writes whole is overwritten instead.
+  if (first) {
+    const auto clear = [&](const Tensor& grad) { backend_.zero(grad.data, size_t(grad.size()) * size_of(wide_)); };
+    clear(parameters_->spans[1].grad);
+    if (batch_->rows == 0)
+      clear(parameters_->spans[0].grad);
+    else if (!spec_.tied_embeddings)
+      clear(parameters_->embedding_grad);
+  }
+  if (batch_->rows == 0) return {0, 0, 0, 0, std::vector<double>(size_t(batch_->sequences), 0.0)};
+  forward(cancel);
+  LossSums sums = head(true, 1 / weight_sum, first);
+  backward(first, cancel);
+  backend_.synchronize();
+  return sums;
+}
+
+LossSums Decoder::evaluate(const MicroBatch& batch, const std::atomic<bool>& cancel) {
+  batch_->load(backend_, spec_, batch, false);
+  if (batch_->rows == 0) return {0, 0, 0, 0, std::vector<double>(size_t(batch_->sequences), 0.0)};
+  forward(cancel);
+  return head(false, 0, false);
+}
+
+std::vector<float> Decoder::logits(const MicroBatch& batch, const std::atomic<bool>& cancel) {
+  batch_->load(backend_, spec_, batch, true);
+  forward(cancel);
+  const int64_t vocab = spec_.vocab_size;
+  std::vector<float> result(size_t(batch_->rows * vocab));
+  for (int64_t first = 0; first < batch_->rows; first += logits_.rows) {
+    const int64_t count = std::min(logits_.rows, rows() - first), wanted = std::min(count, batch_->rows - first);
+    const Tensor chunk = logits_of(first, count);
+    float* target = result.data() + first * vocab;
+    if (wide_ == DType::kFloat64) {
+      std::vector<double> values(size_t(wanted * vocab));
+      backend_.download(values.data(), chunk.data, values.size() * sizeof(double));
+      std::copy(values.begin(), values.end(), target);
+    } else {
+      backend_.download(target, chunk.data, size_t(wanted * vocab) * sizeof(float));
+    }
+  }
+  return result;
+}
+
+}  // namespace tunesmith

@@ -1,0 +1,149 @@
+// The decoder: forward and hand-written backward over one packed micro-batch, and decoding with a key/value cache.
+//
+//   x₀ = embedding[tokens]
+//   per layer:  x' = x + o(attention(rope(qkv(norm(x)))));  x'' = x' + down(act(gate(norm(x'))) · up(norm(x')))
+//   loss over the rows that carry it: cross-entropy of head(norm(x_last))
+//
+// The residual stream is kept in `wide`, everything that a matmul reads in `compute`. The last layer projects keys and
+// values of all rows, but queries, attention output and MLP of the R supervised rows only: nothing after them is
+// needed.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "backend/backend.h"
+#include "core/arena.h"
+#include "model/batch.h"
+#include "model/parameters.h"
+#include "model/spec.h"
+
+namespace tunesmith {
+
+struct DecoderOptions {
+  DType compute = DType::kFloat32;
+  bool training = false;
+  bool adam_moments = true;  // AdamW needs two moments per parameter, SGD none
+  bool recompute = false;    // keep only each layer's input, run its forward again in backward
+  BatchLimits limits;
+  int64_t cache_tokens = 0;  // key/value cache positions; 0 = no decoding
+};
+
+struct LossSums {
+  double loss = 0;                   // Σ weight · nll
+  double weight = 0;                 // Σ weight
+  int64_t supervised = 0;            // rows with weight > 0
+  int64_t correct = 0;               // of those, target is the most likely token
+  std::vector<double> per_sequence;  // [B] Σ weight · nll
+};
+
+// What forward keeps of one layer for its backward. Rows are T, in the last layer R except for x and kv.
+struct LayerActivations {
+  Tensor x;               // [T, H] wide: layer input
+  Tensor attention_rstd;  // [T] wide
+  Tensor qkv;             // [T, (Hq + 2 Hkv) D] compute, rotated; last layer: q only, [R, Hq D]
+  Tensor kv;              // last layer: [T, 2 Hkv D] compute
+  Tensor attended;        // [T, Hq D] compute
+  Tensor lse;             // [T, Hq] wide
+  Tensor middle;          // [T, H] wide: residual stream between attention and MLP
+  Tensor mlp_rstd;        // [T] wide
+  Tensor gate_up;         // [T, 2 I] compute
+};
+
+class Decoder {
+ public:
+  // Reserves everything in `arena`; nothing is touched before arena.bind() and attach().
+  Decoder(const DecoderSpec& spec, const DecoderOptions& options, Backend& backend, Arena& arena);
+  Decoder(const Decoder&) = delete;
+
+  void attach();           // after the arena is bound: views, rotary table, zeroed state
+  void prepare_weights();  // after loading and after each optimizer step
+  void initialize(uint64_t seed, double std);
+
+  // Forward and backward. Gradients are those of Σ weight · nll / weight_sum; `first` overwrites, else they add up.
+  LossSums accumulate(const MicroBatch& batch, double weight_sum, bool first, const std::atomic<bool>& cancel);
+  LossSums evaluate(const MicroBatch& batch, const std::atomic<bool>& cancel);
+  // [T, V] float32 logits of every row.
+  std::vector<float> logits(const MicroBatch& batch, const std::atomic<bool>& cancel);
+  // Appends tokens to the cache from `position` on; [V] float32 logits after the last one.
+  std::vector<float> extend(const std::vector<int32_t>& tokens, int64_t position, const std::atomic<bool>& cancel);
+
+  Parameters& parameters() { return *parameters_; }
+  const DecoderSpec& spec() const { return spec_; }
+  const DecoderOptions& options() const { return options_; }
+
+ private:
+  // Activations of a layer: its own set where backward needs it, else the one set that all layers share.
+  LayerActivations& activations(size_t layer) { return saved_[saved_.size() > 1 ? layer : 0]; }
+  // [T, H] wide: where the input of a layer is kept.
+  Tensor layer_input(size_t layer);
+  bool is_last(size_t layer) const { return layer + 1 == size_t(spec_.layers); }
+  int64_t tokens() const { return batch_->padded_tokens; }
+  int64_t rows() const { return batch_->padded_rows; }
+
+  void reserve_layer(Arena& arena, LayerActivations& layer, bool last, bool inner);
+  void reserve_scratch(Arena& arena);
+  void upload_rope_table();
+
+  // forward.cc. What a layer adds last is left in delta_ and joins the residual stream in the next layer's norm.
+  void forward(const std::atomic<bool>& cancel);
+  void forward_layer(size_t layer, bool again);
+  void forward_attention(size_t layer, Tensor norm);
+  void forward_last_attention(size_t layer, Tensor norm);
+  void forward_mlp(size_t layer, int64_t rows, Tensor residual, bool again);
+  // backward.cc
+  void backward(bool first, const std::atomic<bool>& cancel);
+  void backward_mlp(size_t layer, Tensor dx, Tensor dx_compute, bool first);
+  void backward_attention(size_t layer, bool first);
+  void backward_last_attention(size_t layer, bool first);
+  void backward_linear(Tensor dx, Tensor dy, Tensor x, Linear& linear, bool first);
+  // head.cc
+  Tensor logits_of(int64_t first, int64_t count);
+  LossSums head(bool training, double scale, bool first);
+  // cache.cc
+  void remember(size_t layer, Tensor& k, Tensor& v);
+
+  DecoderSpec spec_;
+  DecoderOptions options_;
+  Backend& backend_;
+  DType compute_, wide_;
+  int64_t max_tokens_, max_rows_;  // rounded up to the backend's bucket
+  AttentionShape attention_shape_;
+
+  std::unique_ptr<Parameters> parameters_;
+  std::unique_ptr<DeviceBatch> batch_;
+  std::vector<LayerActivations> saved_;
+  std::vector<Tensor> inputs_;  // with recompute: [T, H] wide per layer
+  Tensor rope_table_;           // [P, D] wide
+
+  // Scratch, valid within one layer.
+  Tensor norm_;       // [T, H] compute: normalised input of a matmul
+  Tensor delta_;      // [T, H] compute: what a block adds to the residual stream
+  Tensor act_;        // [T, I] compute: gated activation
+  Tensor norm_rows_;  // [R, H] compute: rows of norm_ that carry loss, last layer
+  // Backward only.
+  Tensor dx_, dx_compute_;            // [T, H] wide and its rounded copy: gradient of the residual stream
+  Tensor dx_rows_, dx_rows_compute_;  // [R, H] the same after the last layer's keys and values
+  Tensor dnorm_, dnorm_rows_;         // [T, H] and, last layer, [R, H] compute
+  Tensor dact_;                       // [T, I] compute
+  Tensor dattended_;                  // [T, Hq D] compute
+  Tensor dqkv_;                       // [T, (Hq + 2 Hkv) D] compute
+  // Head.
+  Tensor output_;               // [R, H] wide: residual stream after the last layer
+  Tensor output_rstd_;          // [R] wide
+  Tensor hidden_;               // [R, H] compute
+  Tensor logits_;               // [C, V] wide; dlogits (compute) lie in the same storage
+  Tensor nll_;                  // [R] wide
+  int32_t* correct_ = nullptr;  // [R]
+
+  std::vector<Tensor> cache_k_, cache_v_;  // per layer [cache_tokens, Hkv D] compute
+  int64_t cache_position_ = -1;            // while decoding: where the new keys and values go
+  void* linear_scratch_ = nullptr;
+  size_t linear_scratch_bytes_ = 0;
+};
+
+// Throws ERR_CANCELLED when the flag is up; called between layers.
+void check_cancelled(const std::atomic<bool>& cancel);
+
+}  // namespace tunesmith

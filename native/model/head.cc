@@ -1,0 +1,61 @@
+// The loss: output projection and cross-entropy over the rows that carry it, a chunk of rows at a time.
+#include "model/decoder.h"
+
+namespace tunesmith {
+
+Tensor Decoder::logits_of(int64_t first, int64_t count) {
+  const Tensor logits = logits_.slice_rows(0, count);
+  backend_.linear_forward(logits, hidden_.slice_rows(first, count), parameters_->head.weight, {});
+  return logits;
+}
+
+// With `training`, the gradient of the final norm's output is left in dnorm_rows_ and the head's own in its gradient.
+LossSums Decoder::head(bool training, double scale, bool first) {
+  const int64_t count = rows();
+  // Chunks of even size, so that the last one is not a sliver with a primitive of its own.
+  const int64_t chunks = (count + logits_.rows - 1) / logits_.rows;
+  const int64_t step = round_up((count + chunks - 1) / chunks, backend_.row_bucket());
+  for (int64_t start = 0; start < count; start += step) {
+    const int64_t size = std::min(step, count - start);
+    const Tensor logits = logits_of(start, size);
+    // The gradient overwrites the logits row by row: same storage, rows as far apart, narrower elements.
+    Tensor dlogits;
+    if (training) {
+      const int64_t stride = logits.stride * int64_t(size_of(wide_) / size_of(compute_));
+      dlogits = {logits.data, compute_, size, logits.cols, stride};
+    }
+    backend_.cross_entropy(logits, dlogits, nll_.slice_cols(start, size), correct_ + start, batch_->targets + start,
+                           batch_->weights.slice_cols(start, size), scale);
+    if (!training) continue;
+    Linear& head = parameters_->head;
+    const Tensor hidden = hidden_.slice_rows(start, size);
+    backend_.linear_backward_weight(head.grad, dlogits, hidden, !(first && start == 0));
+    backend_.linear_backward_input(dnorm_rows_.slice_rows(start, size), dlogits, head.weight, false);
+  }
+
+  const size_t real = size_t(batch_->rows);
+  std::vector<double> nll(real);
+  std::vector<int32_t> correct(real);
+  if (wide_ == DType::kFloat64) {
+    backend_.download(nll.data(), nll_.data, real * sizeof(double));
+  } else {
+    std::vector<float> narrow(real);
+    backend_.download(narrow.data(), nll_.data, real * sizeof(float));
+    std::copy(narrow.begin(), narrow.end(), nll.begin());
+  }
+  backend_.download(correct.data(), correct_, real * sizeof(int32_t));
+
+  LossSums sums;
+  sums.per_sequence.assign(size_t(batch_->sequences), 0);
+  for (size_t i = 0; i < real; i++) {
+    const double weighted = double(batch_->row_weights[i]) * nll[i];
+    sums.loss += weighted;
+    sums.per_sequence[size_t(batch_->sequence_of_row[i])] += weighted;
+    sums.weight += batch_->row_weights[i];
+    sums.correct += correct[i];
+  }
+  sums.supervised = batch_->rows;
+  return sums;
+}
+
+}  // namespace tunesmith

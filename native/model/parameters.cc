@@ -1,0 +1,155 @@
+#include "model/parameters.h"
+
+#include "core/error.h"
+
+namespace tunesmith {
+
+Parameters::Parameters(const DecoderSpec& spec, DType compute, bool training, bool adam_moments, const Backend& backend,
+                       Arena& arena)
+    : spec_(spec), compute_(compute), training_(training) {
+  const int64_t hidden = spec.hidden_size, q = spec.q_size(), kv = spec.kv_size(), inner = spec.intermediate_size;
+  add("embedding.weight", false, spec.vocab_size, hidden);
+  if (!spec.tied_embeddings) add("head.weight", false, spec.vocab_size, hidden);
+  for (int64_t i = 0; i < spec.layers; i++) {
+    const std::string layer = "layers." + std::to_string(i) + ".";
+    add(layer + "attention_norm.weight", true, 1, hidden);
+    add(layer + "attention.q.weight", false, q, hidden);
+    add(layer + "attention.k.weight", false, kv, hidden);
+    add(layer + "attention.v.weight", false, kv, hidden);
+    if (spec.attention_bias) {
+      add(layer + "attention.q.bias", true, 1, q);
+      add(layer + "attention.k.bias", true, 1, kv);
+      add(layer + "attention.v.bias", true, 1, kv);
+    }
+    add(layer + "attention.o.weight", false, hidden, q);
+    if (spec.attention_output_bias) add(layer + "attention.o.bias", true, 1, hidden);
+    add(layer + "mlp_norm.weight", true, 1, hidden);
+    add(layer + "mlp.gate.weight", false, inner, hidden);
+    add(layer + "mlp.up.weight", false, inner, hidden);
+    add(layer + "mlp.down.weight", false, hidden, inner);
+    if (spec.mlp_bias) {
+      add(layer + "mlp.gate.bias", true, 1, inner);
+      add(layer + "mlp.up.bias", true, 1, inner);
+      add(layer + "mlp.down.bias", true, 1, hidden);
+    }
+  }
+  add("final_norm.weight", true, 1, hidden);
+
+  const DType type = wide(compute);
+  for (int i = 0; i < 2; i++) {
+    Span& span = spans[i];
+    span.decays = i == 0;
+    arena.reserve(MemoryKind::kParameters, span.value, type, 1, span_size_[i]);
+    if (!training) continue;
+    arena.reserve(MemoryKind::kGradients, span.grad, type, 1, span_size_[i]);
+    if (!adam_moments) continue;
+    arena.reserve(MemoryKind::kOptimizer, span.m, type, 1, span_size_[i]);
+    arena.reserve(MemoryKind::kOptimizer, span.v, type, 1, span_size_[i]);
+  }
+
+  // Shapes are needed to size the prepared copies before the spans have memory.
+  attach();
+  const std::vector<Linear*> all_linears = linears();
+  prepared_.resize(all_linears.size());
+  for (size_t i = 0; i < all_linears.size(); i++) {
+    const Tensor& master = all_linears[i]->weight.master;
+    largest_n = std::max(largest_n, master.rows);
+    largest_k = std::max(largest_k, master.cols);
+    const size_t bytes = backend.linear_prepared_bytes(master.rows, master.cols, compute, training);
+    if (bytes) arena.reserve(MemoryKind::kPrepared, prepared_[i], bytes);
+  }
+}
+
+void Parameters::add(const std::string& name, bool is_vector, int64_t rows, int64_t cols) {
+  int64_t& size = span_size_[is_vector];
+  parameters_.push_back({name, is_vector, !is_vector, size, matrix(nullptr, wide(compute_), rows, cols), {}});
+  size += rows * cols;
+}
+
+void Parameters::attach() {
+  const DType type = wide(compute_);
+  for (Parameter& p : parameters_) {
+    const Span& span = spans[p.is_vector];
+    const auto view = [&](const Tensor& whole) {
+      return matrix(static_cast<char*>(whole.data) + p.offset * int64_t(size_of(type)), type, p.value.rows,
+                    p.value.cols);
+    };
+    p.value = view(span.value);
+    if (training_) p.grad = view(span.grad);
+  }
+
+  const int64_t hidden = spec_.hidden_size;
+  const auto norm = [&](const std::string& name, Tensor& value, Tensor& grad) {
+    value = joined(name, hidden, false);
+    if (training_) grad = joined(name, hidden, true);
+  };
+  layers.resize(size_t(spec_.layers));
+  for (size_t i = 0; i < layers.size(); i++) {
+    LayerParameters& layer = layers[i];
+    const std::string name = "layers." + std::to_string(i) + ".";
+    norm(name + "attention_norm.weight", layer.attention_norm, layer.attention_norm_grad);
+    norm(name + "mlp_norm.weight", layer.mlp_norm, layer.mlp_norm_grad);
+    if (i + 1 < layers.size()) {
+      layer.qkv = linear(name + "attention.", {"q", "k", "v"});
+    } else {
+      layer.q = linear(name + "attention.", {"q"});
+      layer.kv = linear(name + "attention.", {"k", "v"});
+    }
+    layer.o = linear(name + "attention.", {"o"});
+    layer.gate_up = linear(name + "mlp.", {"gate", "up"});
+    layer.down = linear(name + "mlp.", {"down"});
+  }
+  norm("final_norm.weight", final_norm, final_norm_grad);
+  embedding = find("embedding.weight").value;
+  embedding_grad = find("embedding.weight").grad;
+  const Parameter& output = find(spec_.tied_embeddings ? "embedding.weight" : "head.weight");
+  head = {{output.value, compute_, nullptr}, output.grad, {}, {}};
+
+  const std::vector<Linear*> all_linears = linears();
+  for (size_t i = 0; i < prepared_.size(); i++) all_linears[i]->weight.prepared = prepared_[i];
+}
+
+// A view that starts at parameter `first` and runs over `rows` rows (elements, for vectors) of it and what follows.
+Tensor Parameters::joined(const std::string& first, int64_t rows, bool grad) const {
+  const Parameter& p = find(first);
+  const Tensor& view = grad ? p.grad : p.value;
+  return p.is_vector ? vector(view.data, view.dtype, rows) : matrix(view.data, view.dtype, rows, view.cols);
+}
+
+Linear Parameters::linear(const std::string& prefix, const std::vector<std::string>& parts) const {
+  int64_t rows = 0;
+  for (const std::string& part : parts) rows += find(prefix + part + ".weight").value.rows;
+  const std::string weight = prefix + parts[0] + ".weight", bias = prefix + parts[0] + ".bias";
+  Linear result{{joined(weight, rows, false), compute_, nullptr}, {}, {}, {}};
+  if (training_) result.grad = joined(weight, rows, true);
+  for (const Parameter& p : parameters_) {
+    if (p.name != bias) continue;
+    result.bias = joined(bias, rows, false);
+    if (training_) result.bias_grad = joined(bias, rows, true);
+  }
+  return result;
+}
+
+const Parameter& Parameters::find(const std::string& name) const {
+  for (const Parameter& p : parameters_)
+    if (p.name == name) return p;
+  throw CodedError("ERR_UNKNOWN_PARAMETER", "the model has no parameter named " + name);
+}
+
+std::vector<Linear*> Parameters::linears() {
+  std::vector<Linear*> result;
+  for (size_t i = 0; i < layers.size(); i++) {
+    LayerParameters& layer = layers[i];
+    if (i + 1 < layers.size()) {
+      result.push_back(&layer.qkv);
+    } else {
+      result.push_back(&layer.q);
+      result.push_back(&layer.kv);
+    }
+    result.insert(result.end(), {&layer.o, &layer.gate_up, &layer.down});
+  }
+  result.push_back(&head);
+  return result;
+}
+
+}  // namespace tunesmith
