@@ -1,0 +1,40 @@
+import fc from 'fast-check'
+import { type ExampleSet, exampleSet } from '../../lib/batch/example-set.ts'
+import type { Example } from '../../lib/data/conversation.ts'
+
+/** An example whose ids are consecutive from `first`, so that every token tells where it came from. */
+export function example(first: number, length: number, weights?: readonly number[]): Example {
+  return {
+    ids: Int32Array.from({ length }, (_, i) => first + i),
+    weights: Float32Array.from({ length }, (_, i) => weights?.[i] ?? 1),
+    source: { file: 'train.jsonl', line: first },
+  }
+}
+
+/** Conversations of 1 to 3 pieces with random lengths and weights of 0, 0.5 and 1; every example supervises something. */
+export const exampleSets: fc.Arbitrary<ExampleSet> = fc
+  .array(
+    fc.array(
+      fc
+        .integer({ min: 2, max: 40 })
+        .chain((length) =>
+          fc
+            .array(fc.constantFrom(0, 0.5, 1), { minLength: length, maxLength: length })
+            .map((weights) => ({ length, weights: weights.with(length - 1, 1) })),
+        ),
+      { minLength: 1, maxLength: 3 },
+    ),
+    { minLength: 1, maxLength: 40 },
+  )
+  .map((conversations) => {
+    let next = 1
+    return exampleSet(
+      conversations.map((pieces) =>
+        pieces.map(({ length, weights }) => {
+          const first = next
+          next += 1000
+          return example(first, length, weights)
+        }),
+      ),
+    )
+  })
