@@ -28,7 +28,13 @@ describe('the learning rate', () => {
       assert.ok(Math.abs(learningRateAt(10, run) - 1e-4) < 1e-18, schedule)
       assert.ok(learningRateAt(9, run) > 1e-4, schedule)
     }
-    const run = { totalSteps: 10, warmupSteps: 2, schedule: 'linear', learningRate: 1e-3, minLearningRate: 1e-4 } as const
+    const run = {
+      totalSteps: 10,
+      warmupSteps: 2,
+      schedule: 'linear',
+      learningRate: 1e-3,
+      minLearningRate: 1e-4,
+    } as const
     assert.equal(learningRateAt(15, run), 1e-4)
   })
 })

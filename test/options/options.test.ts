@@ -1,0 +1,303 @@
+import assert from 'node:assert/strict'
+import { join, resolve } from 'node:path'
+import type { z } from 'zod'
+import { TunesmithError } from '../../lib/errors.ts'
+import type { schema } from '../../lib/trainer/option-schema.ts'
+import { parseOptions, type TrainerOptions } from '../../lib/trainer/options.ts'
+
+// What a user may write and what the schema accepts are declared apart, for the docstrings; they must be the same.
+type Accepted = z.input<typeof schema>
+type Same<A, B> = [keyof A, keyof B] extends [keyof B, keyof A] ? true : false
+const typesAgree: [
+  TrainerOptions extends Accepted ? true : false,
+  Same<TrainerOptions, Accepted>,
+  Same<TrainerOptions['data'], Accepted['data']>,
+] = [true, true, true]
+
+const base = resolve('/some/where')
+const least = { model: 'base', output: 'out', data: { train: 'train.jsonl' } }
+
+function refusal(extra: object): TunesmithError {
+  try {
+    parseOptions({ ...least, ...extra }, base)
+  } catch (error) {
+    assert.ok(error instanceof TunesmithError, String(error))
+    return error
+  }
+  assert.fail('accepted')
+}
+
+describe('the options', () => {
+  it('have the documented defaults', () => {
+    assert.ok(typesAgree.every(Boolean))
+    assert.deepEqual(parseOptions(least, base), {
+      model: { folder: join(base, 'base') },
+      output: join(base, 'out'),
+      data: {
+        train: [{ path: join(base, 'train.jsonl'), format: 'auto' }],
+        eval: [],
+        evalFraction: 0,
+        onBadRow: 'error',
+      },
+      chatTemplate: 'model',
+      historyRewrite: 'split',
+      controlTokensInText: 'error',
+      trainOn: 'assistant',
+      promptLossWeight: 0,
+      onTooLong: 'drop',
+      epochs: 3,
+      batch: { conversations: 16 },
+      microBatchTokens: 8192,
+      shuffle: true,
+      seed: 42,
+      learningRate: 2e-5,
+      schedule: 'cosine',
+      warmup: { ratio: 0.03 },
+      minLearningRate: 0,
+      optimizer: 'adamw',
+      betas: [0.9, 0.999],
+      epsilon: 1e-8,
+      weightDecay: 0,
+      maxGradNorm: 1,
+      precision: 'auto',
+      device: 'auto',
+      threads: 0,
+      recompute: false,
+      evalEvery: { epochs: 1 },
+    })
+  })
+
+  it('keep what was given', () => {
+    const given = {
+      trainOn: 'last',
+      promptLossWeight: 0.1,
+      maxLength: 512,
+      onTooLong: 'error',
+      microBatchTokens: 1024,
+      shuffle: false,
+      seed: 0,
+      learningRate: 1e-3,
+      schedule: 'linear',
+      minLearningRate: 1e-5,
+      betas: [0, 0.95],
+      epsilon: 1e-6,
+      weightDecay: 0.1,
+      precision: 'float32',
+      device: 'reference',
+      threads: 2,
+      recompute: true,
+      outputDtype: 'float16',
+    }
+    const parsed = parseOptions({ ...least, ...given }, base)
+    for (const [key, value] of Object.entries(given)) assert.deepEqual(parsed[key as keyof typeof parsed], value, key)
+  })
+
+  it('resolve every path against the base folder, and leave absolute ones', () => {
+    const options = parseOptions(
+      {
+        model: { config: 'c/config.json', tokenizer: '/abs/tok', init: 'random' },
+        output: '/abs/out',
+        data: { train: ['a.jsonl', { path: 'b/*.jsonl', format: 'text' }], eval: 'e.jsonl', format: 'messages' },
+        chatTemplate: './t.jinja',
+      },
+      base,
+    )
+    assert.deepEqual(options.model, { config: join(base, 'c/config.json'), tokenizer: '/abs/tok', init: 'random' })
+    assert.equal(options.output, '/abs/out')
+    assert.deepEqual(options.data.train, [
+      { path: join(base, 'a.jsonl'), format: 'messages' },
+      { path: join(base, 'b/*.jsonl'), format: 'text' },
+    ])
+    assert.deepEqual(options.data.eval, [{ path: join(base, 'e.jsonl'), format: 'messages' }])
+    assert.equal(options.chatTemplate, join(base, 't.jinja'))
+  })
+
+  it('take a whole model configuration as an object', () => {
+    const config = { model_type: 'llama', hidden_size: 8 }
+    const { model } = parseOptions({ ...least, model: { config, tokenizer: '/t', init: 'random' } }, base)
+    assert.deepEqual(model, { config, tokenizer: '/t', init: 'random' })
+  })
+
+  it('do not change their input', () => {
+    const input = Object.freeze({ ...least, data: Object.freeze({ train: 'x.jsonl' }) })
+    parseOptions(input, base)
+    assert.deepEqual(input, { ...least, data: { train: 'x.jsonl' } })
+  })
+
+  it('let maxSteps alone set the length, and end earlier beside epochs', () => {
+    assert.equal(parseOptions({ ...least, maxSteps: 5 }, base).epochs, Number.POSITIVE_INFINITY)
+    assert.equal(parseOptions({ ...least, maxSteps: 5, epochs: 2 }, base).epochs, 2)
+    assert.equal(parseOptions({ ...least, maxSteps: 5 }, base).maxSteps, 5)
+  })
+
+  it('give one meaning to steps, tokens and warmup', () => {
+    assert.deepEqual(parseOptions({ ...least, batchTokens: 4096 }, base).batch, { tokens: 4096 })
+    assert.deepEqual(parseOptions({ ...least, batchSize: 4 }, base).batch, { conversations: 4 })
+    assert.deepEqual(parseOptions({ ...least, warmupSteps: 0 }, base).warmup, { steps: 0 })
+    assert.equal(parseOptions({ ...least, maxGradNorm: 0 }, base).maxGradNorm, Number.POSITIVE_INFINITY)
+  })
+
+  it('read how often to evaluate', () => {
+    const evaluate = (evalEvery: unknown) =>
+      parseOptions({ ...least, data: { train: 'x', evalFraction: 0.1 }, evalEvery }, base).evalEvery
+    assert.deepEqual(evaluate(50), { steps: 50 })
+    assert.deepEqual(evaluate('50 steps'), { steps: 50 })
+    assert.deepEqual(evaluate('90s'), { seconds: 90 })
+    assert.deepEqual(evaluate('10m'), { seconds: 600 })
+    assert.deepEqual(evaluate('1.5h'), { seconds: 5400 })
+    assert.deepEqual(evaluate('1epoch'), { epochs: 1 })
+    assert.deepEqual(evaluate('0.5epoch'), { epochs: 0.5 })
+    assert.deepEqual(evaluate('2 epochs'), { epochs: 2 })
+    for (const wrong of [0, -1, 1.5, Number.NaN, '0m', '10', 'm', '1 parsec', '0.5steps', '-1epoch', '1epoch2'])
+      assert.throws(
+        () => evaluate(wrong),
+        { code: 'ERR_INVALID_OPTION', message: /^option evalEvery must be/ },
+        `${wrong}`,
+      )
+  })
+})
+
+describe('an unknown option', () => {
+  const cases: [object, RegExp][] = [
+    [{ learnigRate: 1 }, /^option learnigRate is unknown; did you mean learningRate\?$/],
+    [{ learning_rate: 1 }, /learning_rate is unknown; did you mean learningRate\?/],
+    [{ lr: 1 }, /lr is unknown; did you mean learningRate\?/],
+    [{ num_train_epochs: 1 }, /did you mean epochs\?/],
+    [{ per_device_train_batch_size: 1 }, /did you mean batchSize/],
+    [{ gradient_accumulation_steps: 1 }, /did you mean batchSize .* and microBatchTokens/],
+    [{ max_seq_length: 1 }, /did you mean maxLength\?/],
+    [{ output_dir: 1 }, /did you mean output\?/],
+    [{ Epochs: 1 }, /did you mean epochs\?/],
+    [{ warmup_ratio: 1 }, /did you mean warmupRatio\?/],
+    [{ train: 'x' }, /train is unknown; did you mean data\.train\?/],
+    [{ tokenizer: 'x' }, /did you mean model\.tokenizer\?/],
+    [
+      { data: { train: 'x', evalFration: 0.1 } },
+      /^option data\.evalFration is unknown; did you mean data\.evalFraction\?$/,
+    ],
+    [{ data: { train: 'x', seed: 1 } }, /^option data\.seed is unknown; did you mean seed\?$/],
+    [
+      { data: { train: ['x', { path: 'y', fromat: 'text' }] } },
+      /data\.train\[1\]\.fromat is unknown; did you mean data\.train\.format\?/,
+    ],
+    [
+      { model: { config: 'c', tokeniser: 't', init: 'random' } },
+      /model\.tokeniser is unknown; did you mean model\.tokenizer\?/,
+    ],
+    [{ xyzzyplugh: 1 }, /^option xyzzyplugh is unknown$/],
+  ]
+  for (const [extra, message] of cases)
+    it(`${JSON.stringify(extra)} is refused with the nearest name`, () => {
+      const error = refusal(extra)
+      assert.equal(error.code, 'ERR_UNKNOWN_OPTION')
+      assert.match(error.message, message)
+    })
+
+  for (const key of ['checkpointEvery', 'keepLast', 'keepBest', 'earlyStopping', 'resume', 'adapter', 'samples'])
+    it(`${key} of a later version is refused, not ignored`, () => {
+      const error = refusal({ [key]: true })
+      assert.equal(error.code, 'ERR_UNKNOWN_OPTION')
+      assert.match(error.message, new RegExp(`^option ${key} is not available in this version: `))
+    })
+
+  it('data.train.proportion of a later version is refused, not ignored', () => {
+    assert.match(
+      refusal({ data: { train: { path: 'x', proportion: 1 } } }).message,
+      /data\.train\.proportion is not available/,
+    )
+  })
+})
+
+describe('a wrong value', () => {
+  const cases: [object, RegExp][] = [
+    [{ learningRate: Number.NaN }, /^option learningRate must be a number above 0; found NaN$/],
+    [{ learningRate: Number.POSITIVE_INFINITY }, /^option learningRate must be .*; found Infinity$/],
+    [{ learningRate: 0 }, /must be a number above 0; found 0/],
+    [{ learningRate: '2e-5' }, /must be a number above 0; found the text "2e-5"/],
+    [{ epochs: 0 }, /^option epochs /],
+    [{ epochs: null }, /found null/],
+    [{ maxSteps: 1.5 }, /^option maxSteps must be an integer from 1 up; found 1\.5$/],
+    [{ batchSize: 0 }, /^option batchSize /],
+    [{ microBatchTokens: -1 }, /^option microBatchTokens /],
+    [{ seed: 2 ** 60 }, /^option seed /],
+    [{ warmupRatio: 1.1 }, /^option warmupRatio must be a number from 0 to 1; found 1\.1$/],
+    [{ promptLossWeight: -0.1 }, /^option promptLossWeight /],
+    [{ betas: [0.9] }, /^option betas must be two numbers .* found a list of 1$/],
+    [{ betas: [0.9, 1] }, /^option betas\[1\] must be a number from 0 to below 1; found 1$/],
+    [{ epsilon: 0 }, /^option epsilon /],
+    [{ weightDecay: -1 }, /^option weightDecay /],
+    [{ maxGradNorm: Number.POSITIVE_INFINITY }, /^option maxGradNorm /],
+    [{ shuffle: 'yes' }, /^option shuffle must be true or false; found the text "yes"$/],
+    [{ schedule: 'cos' }, /^option schedule must be 'cosine', 'linear' or 'constant'; found the text "cos"$/],
+    [{ precision: 'fp16' }, /^option precision must be 'float32' or 'bfloat16'/],
+    [{ device: 'gpu' }, /^option device must be 'auto', 'cuda', 'cpu' or 'reference'/],
+    [{ threads: 0 }, /^option threads /],
+    [{ optimizer: 'adam' }, /^option optimizer /],
+    [{ maxLength: 1 }, /^option maxLength must be an integer from 2 up; found 1$/],
+    [{ outputDtype: 'int8' }, /^option outputDtype /],
+    [{ model: '' }, /^option model must be the folder of a checkpoint/],
+    [{ model: 3 }, /^option model must be the folder .*; found 3$/],
+    [
+      { model: { config: 'c', tokenizer: 't', init: 'zeros' } },
+      /^option model\.init must be 'random'; found the text "zeros"$/,
+    ],
+    [{ output: undefined }, /^option output must be the folder the run writes to; found nothing$/],
+    [{ data: 'train.jsonl' }, /^option data must be an object such as/],
+    [{ data: {} }, /^option data\.train must be a path, a glob/],
+    [{ data: { train: [] } }, /^option data\.train must be a list of at least one path; found an empty list$/],
+    [
+      { data: { train: 'x', evalFraction: 1 } },
+      /^option data\.evalFraction must be a number from 0 to below 1; found 1$/,
+    ],
+    [{ data: { train: 'x', format: 'csv' } }, /^option data\.format /],
+    [{ data: { train: 'x', onBadRow: 'ignore' } }, /^option data\.onBadRow must be 'error' or 'skip'/],
+    [{ chatTemplate: 'chatm1' }, /^option chatTemplate knows no 'chatm1'; did you mean 'chatml'\?/],
+  ]
+  for (const [extra, message] of cases)
+    it(`${Object.keys(extra)} ${JSON.stringify(Object.values(extra)[0]) ?? 'nothing'} is refused with its path`, () => {
+      const error = refusal(extra)
+      assert.equal(error.code, 'ERR_INVALID_OPTION')
+      assert.match(error.message, message)
+    })
+
+  it('that is no object at all is refused', () => {
+    for (const input of [undefined, null, 5, 'config.json', []])
+      assert.throws(() => parseOptions(input, base), {
+        code: 'ERR_INVALID_OPTION',
+        message: /^options must be an object/,
+      })
+  })
+})
+
+describe('options together', () => {
+  const both = { train: 'x', eval: 'y', evalFraction: 0.1 }
+  const cases: [object, RegExp][] = [
+    [{ batchSize: 1, batchTokens: 1 }, /^option batchTokens excludes batchSize/],
+    [{ warmupRatio: 0, warmupSteps: 0 }, /^option warmupSteps excludes warmupRatio/],
+    [{ data: both }, /^option data\.evalFraction excludes data\.eval/],
+    [{ optimizer: 'sgd', betas: [0.9, 0.999] }, /^option betas has no effect with optimizer 'sgd'/],
+    [{ optimizer: 'sgd', epsilon: 1e-8 }, /^option epsilon has no effect with optimizer 'sgd'/],
+    [{ schedule: 'constant', minLearningRate: 0 }, /^option minLearningRate has no effect with schedule 'constant'/],
+    [{ trainOn: 'all', promptLossWeight: 0.1 }, /^option promptLossWeight has no effect with trainOn 'all'/],
+    [{ evalEvery: 10 }, /^option evalEvery has no effect without evaluation data/],
+    [{ minLearningRate: 1e-3 }, /^option minLearningRate is 0\.001, above learningRate \(0\.00002\)$/],
+  ]
+  for (const [extra, message] of cases)
+    it(`${JSON.stringify(extra)} are refused`, () => {
+      const error = refusal(extra)
+      assert.equal(error.code, 'ERR_INVALID_OPTION')
+      assert.match(error.message, message)
+    })
+
+  it('are not in each other’s way when one is undefined', () => {
+    assert.deepEqual(parseOptions({ ...least, batchSize: undefined, batchTokens: 8 }, base).batch, { tokens: 8 })
+  })
+
+  it('have every problem listed in one error', () => {
+    const error = refusal({ lr: 1, epochs: -1, data: { train: 'x', fromat: 'text' }, batchSize: 1, batchTokens: 1 })
+    assert.equal(error.code, 'ERR_UNKNOWN_OPTION')
+    assert.match(error.message, /^4 problems with the options:\n/)
+    for (const path of ['lr', 'epochs', 'data.fromat', 'batchTokens'])
+      assert.match(error.message, new RegExp(`\n  - option ${path} `))
+  })
+})
