@@ -82,7 +82,8 @@ EngineOptions engine_options(Napi::Object in) {
   options.decoder.compute = storage_type(text(in, "compute"));
   options.decoder.training = boolean(in, "training");
   const std::string optimizer = text(in, "optimizer");
-  if (optimizer != "adamw" && optimizer != "sgd") refuse("optimizer is '" + optimizer + "'; 'adamw' or 'sgd' is supported");
+  if (optimizer != "adamw" && optimizer != "sgd")
+    refuse("optimizer is '" + optimizer + "'; 'adamw' or 'sgd' is supported");
   options.decoder.adam_moments = optimizer == "adamw";
   options.decoder.recompute = boolean(in, "recompute");
   options.decoder.limits = {integer(in, "maxTokens"), integer(in, "maxSupervised"), integer(in, "maxSequences")};
@@ -102,7 +103,8 @@ OptimizerStep optimizer_options(Napi::Object in) {
 }
 
 Napi::Object memory_plan(Napi::Env env, const Arena& arena) {
-  constexpr const char* kNames[] = {"parameters", "prepared", "gradients", "optimizer", "activations", "logits", "scratch", "cache"};
+  constexpr const char* kNames[] = {"parameters",  "prepared", "gradients", "optimizer",
+                                    "activations", "logits",   "scratch",   "cache"};
   static_assert(std::size(kNames) == size_t(MemoryKind::kCount));
   Napi::Object plan = Napi::Object::New(env);
   for (size_t i = 0; i < std::size(kNames); i++) plan.Set(kNames[i], double(arena.bytes(MemoryKind(i))));
