@@ -43,6 +43,10 @@ export class RawObject {
     return new RawObject(new Map())
   }
 
+  clone(): RawObject {
+    return new RawObject(new Map(this.fields))
+  }
+
   has(name: string): boolean {
     return this.fields.has(name)
   }

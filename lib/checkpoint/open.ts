@@ -26,6 +26,8 @@ export interface JsonFile {
 
 /** What a model is, with or without weights. */
 export interface ModelDescription {
+  /** Absolute folder of the weights; undefined for a model without any. */
+  folder: string | undefined
   family: ModelFamily
   spec: DecoderSpec
   config: JsonFile
@@ -37,7 +39,6 @@ export interface ModelDescription {
 
 /** A folder whose weights have been found and checked, but not read. */
 export interface Checkpoint extends ModelDescription {
-  /** Absolute. */
   folder: string
   tensors: TensorStore
 }
@@ -160,7 +161,7 @@ function describeConfig(config: JsonFile, where: string, generationConfig?: Json
   }))
   const dtype = config.value.dtype ?? config.value.torch_dtype
   const sourceDtype = storageTypes.find((type) => type === dtype) ?? 'float32'
-  return { family, spec, config, generationConfig, sourceDtype, warnings }
+  return { folder: undefined, family, spec, config, generationConfig, sourceDtype, warnings }
 }
 
 const storageTypes: readonly StorageType[] = ['float64', 'float32', 'bfloat16', 'float16']

@@ -1,0 +1,139 @@
+/**
+ * Putting a folder of files in place so that a crash at any moment leaves either no checkpoint or a whole one.
+ *
+ * Everything is first written into a staging folder on the same file system and flushed to disk. Then:
+ * - a folder that did not exist appears by one rename;
+ * - in a folder that exists (the run's output, which also holds metrics and checkpoints/) an earlier config.json is
+ *   removed first, then the files are renamed into place, config.json last. No loader accepts a folder without it, so
+ *   the folder never looks whole between the first rename and the last. What a crash leaves in the staging folder
+ *   is then all that is missing, and opening the folder says so (ERR_CHECKPOINT_INCOMPLETE).
+ */
+import { mkdir, open, readdir, realpath, rename, rm, stat, statfs, unlink, writeFile } from 'node:fs/promises'
+import { basename, dirname, join, resolve } from 'node:path'
+import { TunesmithError } from '../errors.ts'
+import { stagingName } from './open.ts'
+import { indexFile } from './safetensors.ts'
+import { isTokenizerFile } from './tokenizer-files.ts'
+
+/**
+ * Runs `write` on an empty staging folder and moves what it wrote to `folder`. If `write` fails, the staging folder is
+ * removed and `folder` is as it was.
+ *
+ * @throws ERR_OUTPUT_NOT_WRITABLE for errors of the file system, else whatever `write` throws
+ */
+export async function publish(folder: string, write: (staging: string) => Promise<void>): Promise<void> {
+  const target = resolve(folder)
+  const exists = (await stat(target).catch(() => undefined)) !== undefined
+  const staging = exists ? join(target, stagingName) : join(dirname(target), `.${basename(target)}.partial`)
+  try {
+    // Left by a process that died; nothing else writes there.
+    await rm(staging, { recursive: true, force: true })
+    await mkdir(staging, { recursive: true })
+    try {
+      await write(staging)
+      await flushFolders(staging)
+    } catch (error) {
+      await rm(staging, { recursive: true, force: true })
+      throw error
+    }
+    if (exists) await moveInto(target, staging)
+    else await rename(staging, target)
+    await flushFolder(dirname(target))
+  } catch (error) {
+    throw asOutputError(error, target, 'could not be written')
+  }
+}
+
+export interface OutputCheck {
+  /** Folder of the model that is trained; it must not be the output. */
+  source?: string | undefined
+  /** Free space that the run needs, in bytes. */
+  bytes?: number
+}
+
+/**
+ * Makes the output folder and tries to write there, so that a run does not end in an error hours later.
+ *
+ * @throws ERR_OUTPUT_IS_SOURCE, ERR_OUTPUT_NOT_WRITABLE, ERR_OUTPUT_FULL
+ */
+export async function checkOutput(folder: string, { source, bytes = 0 }: OutputCheck = {}): Promise<void> {
+  const target = resolve(folder)
+  await refuseSource(target, source)
+  try {
+    await mkdir(target, { recursive: true })
+    const probe = join(target, `.write-probe-${process.pid}`)
+    await writeFile(probe, 'probe', { flag: 'wx' })
+    await unlink(probe)
+  } catch (error) {
+    throw asOutputError(error, target, 'cannot be written')
+  }
+  const { bavail, bsize } = await statfs(target)
+  if (bavail * bsize >= bytes) return
+  throw new TunesmithError(
+    'ERR_OUTPUT_FULL',
+    `output folder ${target} needs ${megabytes(bytes)} MB, but its disk has ${megabytes(bavail * bsize)} MB left. ` +
+      'Free some, or choose another output.',
+  )
+}
+
+/** @throws ERR_OUTPUT_IS_SOURCE where the two are one folder, also through links */
+export async function refuseSource(folder: string, source: string | undefined): Promise<void> {
+  if (source === undefined) return
+  const [a, b] = await Promise.all([folder, source].map((path) => realpath(path).catch(() => resolve(path))))
+  if (a !== b) return
+  throw new TunesmithError(
+    'ERR_OUTPUT_IS_SOURCE',
+    `output folder ${resolve(folder)} is the folder of the model itself and would overwrite it. Choose another output.`,
+  )
+}
+
+/** Files that belong to a checkpoint: those of an earlier one are removed when another takes its place. */
+function isCheckpointFile(name: string): boolean {
+  if (name === 'config.json' || name === 'generation_config.json' || name === indexFile) return true
+  return /^model(-\d{5}-of-\d{5})?\.safetensors$/.test(name) || isTokenizerFile(name)
+}
+
+async function moveInto(target: string, staging: string): Promise<void> {
+  await rm(join(target, 'config.json'), { force: true })
+  await flushFolder(target)
+  for (const name of await readdir(target)) {
+    if (isCheckpointFile(name)) await rm(join(target, name), { recursive: true })
+  }
+  for (const name of await readdir(staging)) {
+    if (name !== 'config.json') await rename(join(staging, name), join(target, name))
+  }
+  await flushFolder(target)
+  await rename(join(staging, 'config.json'), join(target, 'config.json'))
+  await rm(staging, { recursive: true })
+  await flushFolder(target)
+}
+
+async function flushFolders(folder: string): Promise<void> {
+  for (const entry of await readdir(folder, { withFileTypes: true })) {
+    if (entry.isDirectory()) await flushFolders(join(folder, entry.name))
+  }
+  await flushFolder(folder)
+}
+
+/** Makes the names in a folder as durable as the files' contents. */
+async function flushFolder(folder: string): Promise<void> {
+  const handle = await open(folder, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+function asOutputError(error: unknown, folder: string, what: string): unknown {
+  if (!(error instanceof Error) || !('syscall' in error)) return error
+  return new TunesmithError(
+    'ERR_OUTPUT_NOT_WRITABLE',
+    `output folder ${folder} ${what}: ${error.message}. Check its permissions and free space, or choose another output.`,
+    { cause: error },
+  )
+}
+
+function megabytes(bytes: number): number {
+  return Math.ceil(bytes / 1e6)
+}
