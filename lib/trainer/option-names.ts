@@ -117,12 +117,12 @@ export function suggestion(parent: string, key: string, known: readonly string[]
   )
 }
 
-/** The nearest of `names`, if it is near: a third of the letters may differ. */
+/** The nearest of `names`, if it is near: about a third of the letters may differ. */
 export function closest(name: string, names: readonly string[]): string | undefined {
   const lower = name.toLowerCase()
   const ranked = names
     .map((candidate) => ({ candidate, edits: distance(lower, candidate.toLowerCase()) }))
     .sort((a, b) => a.edits - b.edits)
   const best = ranked[0]
-  return best && best.edits <= Math.max(1, Math.floor(best.candidate.length / 3)) ? best.candidate : undefined
+  return best && best.edits <= Math.floor((best.candidate.length + 1) / 3) ? best.candidate : undefined
 }

@@ -1,0 +1,81 @@
+/** `tunesmith plan CONFIG`: what a run would do, without its first step. */
+import type { TrainingPlan } from '../trainer/events.ts'
+import { type Command, exitCode, onlyPositional, readArguments, type Streams } from './command.ts'
+import { loadConfig } from './config.ts'
+import { bytes, count, duration, percent, table } from './format.ts'
+import { warningLine } from './progress-lines.ts'
+
+const help = `usage: tunesmith plan CONFIG [--set key=value]... [--json]
+
+Reads the model's shape and all the data, and prints what \`train\` would do: parameters, tokens, steps, memory, time.
+Nothing is trained and nothing is written.
+
+  CONFIG, --set     as in \`tunesmith train\`
+  --json            the plan as one JSON object
+`
+
+async function run(args: string[], { stdout, stderr }: Streams): Promise<number> {
+  const { values, positionals } = readArguments(args, {
+    set: { type: 'string', multiple: true, default: [] },
+    json: { type: 'boolean', default: false },
+  })
+  const config = loadConfig(onlyPositional(positionals, 'CONFIG'), values.set)
+  const { Trainer } = await import('../trainer/trainer.ts')
+  const trainer = new Trainer(config)
+  trainer.on('warning', (event) => stderr.write(`${warningLine(event)}\n`))
+  const result = await trainer.plan()
+  stdout.write(values.json ? `${JSON.stringify(result)}\n` : `${planTable(result)}\n`)
+  return exitCode.ok
+}
+
+/** The plan as aligned lines under headings. */
+export function planTable(plan: TrainingPlan): string {
+  const { memory, data } = plan
+  const batch =
+    plan.batchSize === undefined ? `${count(plan.batchTokens ?? 0)} tokens` : `${plan.batchSize} conversations`
+  const kinds = [
+    ['parameters', memory.parameters],
+    ['prepared weights', memory.prepared],
+    ['gradients', memory.gradients],
+    ['optimizer state', memory.optimizer],
+    ['activations', memory.activations],
+    ['logits', memory.logits],
+    ['scratch', memory.scratch],
+    ['cache', memory.cache],
+  ] as const
+  return table([
+    ['Model'],
+    ['parameters', count(plan.parameters)],
+    ['trained', `${count(plan.trainable)} (${percent(plan.trainable / plan.parameters)})`],
+    ['chat template', plan.template],
+    ['Data'],
+    ['rows read', count(data.rows)],
+    ['conversations', count(plan.conversations)],
+    ['tokens', count(plan.tokens)],
+    ['with loss', `${count(plan.supervisedTokens)} (${percent(plan.supervisedTokens / Math.max(1, plan.tokens))})`],
+    ['longest', `${count(plan.longest.tokens)} tokens, ${plan.longest.source}`],
+    ['for evaluation', `${count(plan.evalConversations)} conversations, ${count(plan.evalTokens)} tokens`],
+    ...data.dropped.map(
+      ({ reason, count: rows, examples }) => ['dropped', `${count(rows)}: ${reason} (${examples.join(', ')})`] as const,
+    ),
+    ['Run'],
+    [
+      'steps',
+      `${count(plan.steps)} (${count(plan.stepsPerEpoch)} per epoch, ${Number(plan.epochs.toFixed(2))} epochs)`,
+    ],
+    ['per step', batch],
+    ['at once', `up to ${count(plan.microBatchTokens)} tokens`],
+    ['warmup', `${count(plan.warmupSteps)} steps`],
+    ['device', `${plan.device}, ${plan.precision}, ${plan.threads} threads`],
+    ['estimated time', plan.estimatedSeconds === undefined ? 'not known' : duration(plan.estimatedSeconds)],
+    ['Memory'],
+    ...kinds.filter(([, size]) => size > 0).map(([name, size]) => [name, bytes(size)] as const),
+    ['total', bytes(memory.total)],
+  ])
+}
+
+export const plan: Command = {
+  summary: 'tell what a configuration file would do: tokens, steps, memory, time',
+  help,
+  run,
+}

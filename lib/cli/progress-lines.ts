@@ -1,0 +1,64 @@
+/** Progress for pipes: readable lines, or JSON. Warnings go to stderr in both, in JSON also among the events. */
+import type { EvalEvent, FitResult, StepEvent, TrainerEmitter, TrainingPlan, WarningEvent } from '../trainer/events.ts'
+import type { Streams } from './command.ts'
+import { count, duration, percent, plural } from './format.ts'
+import type { Close } from './progress.ts'
+import { TimeLeft } from './time-left.ts'
+
+export function showLines(trainer: TrainerEmitter, { stdout, stderr }: Streams): Close {
+  const time = new TimeLeft()
+  trainer.on('plan', (plan) => stdout.write(`${planLine(plan)}\n`))
+  trainer.on('start', ({ steps }) => time.start(steps))
+  trainer.on('step', (event) => stdout.write(`${stepLine(event)}  ${time.after(event.step)}\n`))
+  trainer.on('eval', (event) => stdout.write(`${evalLine(event)}\n`))
+  trainer.on('warning', (event) => stderr.write(`${warningLine(event)}\n`))
+  trainer.on('end', (result) => stdout.write(`${endLine(result)}\n`))
+  return () => {}
+}
+
+export function showJson(trainer: TrainerEmitter, { stdout, stderr }: Streams): Close {
+  const print = (event: string, fields: object) => stdout.write(`${JSON.stringify({ event, ...fields })}\n`)
+  for (const name of ['plan', 'start', 'prepare', 'step', 'eval', 'checkpoint', 'warning'] as const)
+    trainer.on(name, (fields: object) => print(name, fields))
+  trainer.on('warning', (event) => stderr.write(`${warningLine(event)}\n`))
+  // The history has been printed already, event by event.
+  trainer.on('end', ({ history: _, ...result }) => print('end', result))
+  return () => {}
+}
+
+export function planLine(plan: TrainingPlan): string {
+  const share = percent(plan.supervisedTokens / Math.max(1, plan.tokens))
+  return [
+    `${plural(plan.conversations, 'conversation')} of ${count(plan.tokens)} tokens, ${share} with loss`,
+    `${plural(plan.steps, 'step')} in ${plural(Number(plan.epochs.toFixed(2)), 'epoch')}`,
+    `${plan.device} ${plan.precision}, ${plural(plan.threads, 'thread')}`,
+  ].join('; ')
+}
+
+function stepLine(event: StepEvent): string {
+  const { step, steps, epoch, loss, learningRate, gradNorm, tokensPerSecond } = event
+  return [
+    `step ${step}/${steps}`,
+    `epoch ${epoch.toFixed(2)}`,
+    `loss ${loss.toFixed(4)}`,
+    `lr ${learningRate.toExponential(2)}`,
+    `grad norm ${gradNorm.toPrecision(4)}`,
+    `${count(tokensPerSecond)} tok/s`,
+  ].join('  ')
+}
+
+export function evalLine({ step, loss, perplexity, tokenAccuracy }: EvalEvent): string {
+  const accuracy = percent(tokenAccuracy)
+  return `eval at step ${step}  loss ${loss.toFixed(4)}  perplexity ${perplexity.toPrecision(4)}  accuracy ${accuracy}`
+}
+
+export function warningLine({ code, message }: WarningEvent): string {
+  return `warning: ${message} [${code}]`
+}
+
+export function endLine({ steps, seconds, history, output }: FitResult): string {
+  const first = history.steps[0]
+  const last = history.steps.at(-1)
+  const loss = first && last ? `, loss ${first.loss.toFixed(4)} → ${last.loss.toFixed(4)}` : ''
+  return `${plural(steps, 'step')} in ${duration(seconds)}${loss}; checkpoint in ${output}`
+}

@@ -1,0 +1,23 @@
+/** Time to the end of a run, from the steps behind it. Evaluations between steps count, because more will come. */
+import { duration } from './format.ts'
+
+export class TimeLeft {
+  private steps = 0
+  private started = 0
+  private readonly now: () => number
+
+  constructor(now: () => number = () => performance.now()) {
+    this.now = now
+  }
+
+  start(steps: number): void {
+    this.steps = steps
+    this.started = this.now()
+  }
+
+  /** E.g. '1m 05s left'; the mean over all steps so far is steadier than the last one. */
+  after(step: number): string {
+    const elapsed = (this.now() - this.started) / 1000
+    return `${duration((elapsed / step) * Math.max(0, this.steps - step))} left`
+  }
+}
