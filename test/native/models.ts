@@ -1,0 +1,92 @@
+/** Small random models and micro-batches for tests of the native engine. */
+import type { ComputeType, DecoderSpec, EngineOptions, MicroBatch, NativeEngine } from '../../lib/native/addon.ts'
+import { addon } from '../../lib/native/load.ts'
+
+export function smallSpec(changes: Partial<DecoderSpec> = {}): DecoderSpec {
+  const headDim = changes.headDim ?? 8
+  return {
+    vocabSize: 61,
+    hiddenSize: 24,
+    layers: 3,
+    heads: 4,
+    kvHeads: 2,
+    headDim,
+    intermediateSize: 40,
+    maxPositions: 64,
+    normEpsilon: 1e-5,
+    ropeInverseFrequencies: Float64Array.from({ length: headDim / 2 }, (_, i) => 10000 ** ((-2 * i) / headDim)),
+    attentionBias: false,
+    attentionOutputBias: false,
+    mlpBias: false,
+    tiedEmbeddings: true,
+    ...changes,
+  }
+}
+
+export function engineOptions(
+  backend: 'reference' | 'cpu',
+  compute: ComputeType,
+  changes: Partial<EngineOptions> = {},
+): EngineOptions {
+  return {
+    backend,
+    compute,
+    threads: 2,
+    spec: smallSpec(),
+    training: true,
+    optimizer: 'adamw',
+    recompute: false,
+    maxTokens: 64,
+    maxSupervised: 64,
+    maxSequences: 8,
+    cacheTokens: 0,
+    ...changes,
+  }
+}
+
+/** A random model; matrices large enough that every nonlinearity matters. */
+export async function randomEngine(options: EngineOptions): Promise<NativeEngine> {
+  const engine = new (addon().Engine)(options)
+  await engine.initialize(7, 0.3)
+  await engine.commit()
+  return engine
+}
+
+/** Conversations of the given lengths; a third of the targets is context, the others weigh 0.5 or 1. */
+export function randomBatch(lengths: readonly number[], vocabSize = 61): MicroBatch {
+  const total = lengths.reduce((sum, length) => sum + length, 0)
+  const ends = lengths.map((_, i) => lengths.slice(0, i + 1).reduce((sum, length) => sum + length, 0))
+  const scattered = (seed: number) => (_: unknown, i: number) => ((i + 1) * 7919 * seed) % vocabSize
+  return {
+    tokens: Int32Array.from({ length: total }, scattered(1)),
+    positions: Int32Array.from(lengths.flatMap((length) => [...Array(length).keys()])),
+    cuSeqlens: Int32Array.from([0, ...ends]),
+    targets: Int32Array.from({ length: total }, scattered(3)),
+    weights: Float32Array.from({ length: total }, (_, i) => (ends.includes(i + 1) ? 0 : (i % 3) / 2)),
+  }
+}
+
+export function weightSum(batch: MicroBatch): number {
+  return batch.weights.reduce((sum, weight) => sum + weight, 0)
+}
+
+export async function gradients(engine: NativeEngine): Promise<Map<string, Float64Array>> {
+  const result = new Map<string, Float64Array>()
+  for (const { name, shape } of engine.parameters()) {
+    const count = shape.reduce((product, size) => product * size, 1)
+    const bytes = await engine.readGradient(name, 0, count, 'float64')
+    result.set(name, new Float64Array(bytes.buffer, bytes.byteOffset, count))
+  }
+  return result
+}
+
+/** ‖a − b‖ / ‖b‖ */
+export function distance(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let difference = 0
+  let norm = 0
+  for (let i = 0; i < b.length; i++) {
+    difference += (a[i]! - b[i]!) ** 2
+    norm += b[i]! ** 2
+  }
+  return norm === 0 ? Math.sqrt(difference) : Math.sqrt(difference / norm)
+}
