@@ -1,0 +1,142 @@
+#include <cmath>
+
+#include "test/harness.h"
+
+namespace tunesmith::test {
+
+namespace {
+
+struct Case {
+  int64_t m, n, k;
+  bool bias, accumulate, training;
+  Kind y, dx;     // accumulate asks for a wide dx
+  Margin margin;  // of every activation
+
+  std::string text() const {
+    return "linear" + describe("m", m, "n", n, "k", k, "bias", bias, "accumulate", accumulate, "wide y",
+                               y == Kind::kWide, "wide dx", dx == Kind::kWide, "slices", margin.left > 0);
+  }
+};
+
+// A weight with everything a backend wants around it. The master keeps the bits that the compute type lacks: rounding
+// them away is the backend's work, and done here for the oracle.
+class Weight {
+ public:
+  Weight(const Device& device, const Matrix& w, int64_t max_rows, bool training)
+      : device_(device),
+        master_(device.inout(Kind::kWide, device.type() == DType::kFloat64 ? w.rounded(device.rounding()) : w)),
+        prepared_(*device, device->linear_prepared_bytes(w.rows, w.cols, device.type(), training)),
+        scratch_bytes_(device->linear_scratch_bytes(max_rows, w.rows, w.cols, device.type(), training)),
+        scratch_(*device, scratch_bytes_) {
+    device_->set_scratch(scratch_.data(), scratch_bytes_);
+    device_->linear_prepare(*this, training);
+  }
+  ~Weight() { device_->set_scratch(nullptr, 0); }
+  operator LinearWeight() const { return {master_, device_.type(), prepared_.data()}; }
+  const Buffer& master() const { return master_; }
+
+ private:
+  Device device_;
+  Buffer master_, prepared_;
+  size_t scratch_bytes_;
+  Buffer scratch_;
+};
+
+// One rounding to the output's type; sums of `terms` products in the wide type, whose error grows with their root.
+double tolerance(const Device& device, Kind out, int64_t terms) {
+  return device.tolerance(out == Kind::kCompute, 4 + 2 * std::sqrt(double(terms)));
+}
+
+Outputs run(const Device& device, const Case& c) {
+  Random random(1);
+  const Matrix w = random.matrix(c.n, c.k), bias = random.matrix(1, c.n), x = random.matrix(c.m, c.k);
+  const Matrix dy = random.matrix(c.m, c.n), dx = random.matrix(c.m, c.k), dw = random.matrix(c.n, c.k);
+  const Weight weight(device, w, c.m + 37, c.training);
+  const Buffer bias_in = device.input(Kind::kWide, bias), x_in = device.input(Kind::kCompute, x, c.margin);
+  const Buffer dy_in = device.input(Kind::kCompute, dy, c.margin);
+  const Buffer y_out = device.output(c.y, c.m, c.n, c.margin);
+  device->linear_forward(y_out, x_in, weight, c.bias ? bias_in.tensor() : Tensor());
+  Outputs outputs = {{"y", y_out.get(), tolerance(device, c.y, c.k)}};
+  if (!c.training) return outputs;
+
+  const Buffer dx_out = c.accumulate ? device.inout(c.dx, dx, c.margin) : device.output(c.dx, c.m, c.k, c.margin);
+  const Buffer dw_out = c.accumulate ? device.inout(Kind::kWide, dw) : device.output(Kind::kWide, c.n, c.k);
+  const Buffer dbias_out = device.inout(Kind::kWide, bias);
+  device->linear_backward_input(dx_out, dy_in, weight, c.accumulate);
+  device->linear_backward_weight(dw_out, dy_in, x_in, c.accumulate);
+  device->bias_backward(dbias_out, dy_in);
+  outputs.push_back({"dx", dx_out.get(), tolerance(device, c.dx, c.n)});
+  outputs.push_back({"dw", dw_out.get(), tolerance(device, Kind::kWide, c.m)});
+  outputs.push_back({"dbias", dbias_out.get(), tolerance(device, Kind::kWide, c.m)});
+  return outputs;
+}
+
+}  // namespace
+
+TEST_CASE("linear: gradients against finite differences") {
+  const Device device = oracle();
+  Random random(2);
+  Matrix x = random.matrix(3, 5), w = random.matrix(4, 5), bias = random.matrix(1, 4);
+  const Matrix dy = random.matrix(3, 4);
+  const auto loss = [&] {
+    const Weight weight(device, w, 3, true);
+    const Buffer y = device.output(Kind::kCompute, 3, 4);
+    device->linear_forward(y, device.input(Kind::kCompute, x), weight, device.input(Kind::kWide, bias));
+    return dot(y.get(), dy);
+  };
+  const Weight weight(device, w, 3, true);
+  const Buffer x_in = device.input(Kind::kCompute, x), dy_in = device.input(Kind::kCompute, dy);
+  const Buffer dx = device.output(Kind::kCompute, 3, 5), dw = device.output(Kind::kWide, 4, 5);
+  const Buffer dbias = device.inout(Kind::kWide, Matrix(1, 4));
+  device->linear_backward_input(dx, dy_in, weight, false);
+  device->linear_backward_weight(dw, dy_in, x_in, false);
+  device->bias_backward(dbias, dy_in);
+  check_gradient("linear dx", dx.get(), x, loss);
+  check_gradient("linear dw", dw.get(), w, loss);
+  check_gradient("linear dbias", dbias.get(), bias, loss);
+}
+
+TEST_CASE("linear: backends against the reference") {
+  const struct {
+    int64_t m, n, k;
+  } shapes[] = {{1, 1, 1}, {1, 7, 5}, {2, 1, 64}, {3, 64, 16}, {17, 511, 33}, {64, 96, 128}, {65, 1003, 24}};
+  for (const auto& [m, n, k] : shapes)
+    for (const bool bias : {false, true})
+      for (const Margin margin : {Margin{}, kSlice})
+        for (const Kind kind : {Kind::kCompute, Kind::kWide})
+          for (const bool accumulate : {false, true}) {
+            if (accumulate && kind == Kind::kCompute) continue;
+            const Case c{m, n, k, bias, accumulate, true, kind, kind, margin};
+            check_backends(c.text(), [&](const Device& device) { return run(device, c); });
+          }
+  // Several blocks of every dimension, as a model has them.
+  const Case large{257, 320, 576, true, true, true, Kind::kCompute, Kind::kWide, {}};
+  check_backends(large.text(), [&](const Device& device) { return run(device, large); });
+}
+
+TEST_CASE("linear: prepared for inference only") {
+  for (const int64_t m : {1, 5, 33}) {
+    const Case c{m, 130, 72, true, false, false, Kind::kCompute, Kind::kCompute, {}};
+    check_backends(c.text() + " inference", [&](const Device& device) { return run(device, c); });
+  }
+}
+
+TEST_CASE("linear: prepared again after the master weights changed") {
+  check_backends("linear, second weights", [](const Device& device) -> Outputs {
+    Random random(3);
+    const Matrix first = random.matrix(40, 24), second = random.matrix(40, 24).rounded(device.rounding());
+    const Weight weight(device, first, 9, true);
+    const Buffer x = device.input(Kind::kCompute, random.matrix(9, 24));
+    const Buffer dy = device.input(Kind::kCompute, random.matrix(9, 40));
+    const Buffer y = device.output(Kind::kWide, 9, 40), dx = device.output(Kind::kWide, 9, 24);
+    device->linear_forward(y, x, weight, {});
+    device->linear_backward_input(dx, dy, weight, false);
+    device->cast(weight.master(), device.input(Kind::kWide, second));
+    device->linear_prepare(weight, true);
+    device->linear_forward(y, x, weight, {});
+    device->linear_backward_input(dx, dy, weight, false);
+    return {{"y", y.get(), tolerance(device, Kind::kWide, 24)}, {"dx", dx.get(), tolerance(device, Kind::kWide, 40)}};
+  });
+}
+
+}  // namespace tunesmith::test
