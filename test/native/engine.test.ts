@@ -99,7 +99,7 @@ describe('engine', () => {
     const outcomes = Promise.allSettled(work)
     const start = performance.now()
     engine.cancel()
-    const after = engine.evaluate(randomBatch([2]))
+    const after = engine.evaluate(randomBatch([4]))
     for (const outcome of await outcomes) {
       assert.equal(outcome.status, 'rejected')
       assert.equal((outcome.reason as { code: string }).code, 'ERR_CANCELLED')
