@@ -26,9 +26,12 @@ export interface Command {
 }
 
 type Options = NonNullable<ParseArgsConfig['options']>
+type Arguments<T extends Options> = ReturnType<
+  typeof parseArgs<{ args: string[]; options: T; allowPositionals: true; strict: true }>
+>
 
 /** Arguments of one command, strictly. @throws TunesmithError `ERR_USAGE` */
-export function readArguments<T extends Options>(args: string[], options: T) {
+export function readArguments<T extends Options>(args: string[], options: T): Arguments<T> {
   try {
     return parseArgs({ args, options, allowPositionals: true, strict: true })
   } catch (error) {
