@@ -6,6 +6,7 @@ import type { MicroBatch } from '../../lib/native/addon.ts'
 import { shared } from '../shared.ts'
 
 type Values = Float32Array | Float64Array | Int32Array
+type Entry = { dtype: keyof typeof arrays; data_offsets: [number, number] }
 const arrays = { F32: Float32Array, F64: Float64Array, I32: Int32Array }
 
 export interface Golden {
@@ -36,9 +37,9 @@ export function readGolden(name: string): Golden {
   const header = JSON.parse(file.toString('utf8', 8, begin))
   delete header.__metadata__
   const tensors = new Map<string, Values>()
-  for (const [tensor, { dtype, data_offsets: offsets }] of Object.entries<any>(header)) {
+  for (const [tensor, { dtype, data_offsets: offsets }] of Object.entries<Entry>(header)) {
     const bytes = new Uint8Array(file.subarray(begin + offsets[0], begin + offsets[1]))
-    tensors.set(tensor, new arrays[dtype as keyof typeof arrays](bytes.buffer))
+    tensors.set(tensor, new arrays[dtype](bytes.buffer))
   }
   const int = (tensor: string) => tensors.get(tensor) as Int32Array
   const weights = tensors.get('weights') as Float32Array
