@@ -6,7 +6,7 @@
 
 import { TunesmithError } from '../errors.ts'
 import type { StorageType } from '../native/addon.ts'
-import { describe, isObject, type JsonObject, RawObject } from './json.ts'
+import { describe, isObject, RawObject } from './json.ts'
 
 /** Bound of the format itself; a model with 100,000 tensors needs about 15 MB. */
 export const maxHeaderBytes = 100_000_000
@@ -126,13 +126,13 @@ export function parseHeader(json: Uint8Array, fileBytes: number, path: string): 
 export function buildHeader(
   tensors: readonly { name: string; type: StorageType; shape: readonly number[] }[],
 ): Uint8Array {
-  const header: JsonObject = { __metadata__: { format: 'pt' } }
   let offset = 0
-  for (const { name, type, shape } of tensors) {
-    const end = offset + elementsOf(shape) * sizeOf(type)
-    header[name] = { dtype: fileTypeOf(type), shape, data_offsets: [offset, end] }
-    offset = end
-  }
+  const entries = tensors.map(({ name, type, shape }) => {
+    const begin = offset
+    offset += elementsOf(shape) * sizeOf(type)
+    return [name, { dtype: fileTypeOf(type), shape, data_offsets: [begin, offset] }]
+  })
+  const header = { __metadata__: { format: 'pt' }, ...Object.fromEntries(entries) }
   const json = new TextEncoder().encode(JSON.stringify(header))
   const padded = Math.ceil(json.length / 8) * 8
   const bytes = new Uint8Array(8 + padded).fill(0x20)
