@@ -64,10 +64,7 @@ export function planSteps(set: ExampleSet, order: Uint32Array, size: StepSize): 
  * @throws TunesmithError `ERR_NO_SUPERVISED_TOKENS` when no token of the step carries loss; names its rows.
  */
 export function buildStep(set: ExampleSet, conversations: Uint32Array, microBatchTokens: number): Step {
-  const indices: number[] = []
-  for (const conversation of conversations) {
-    for (let i = set.starts[conversation]!; i < set.starts[conversation + 1]!; i++) indices.push(i)
-  }
+  const indices = examplesOf(set, conversations)
   const microBatches = packIndices(set, indices, microBatchTokens)
   let weightSum = 0
   let tokens = 0
@@ -88,6 +85,20 @@ export function buildStep(set: ExampleSet, conversations: Uint32Array, microBatc
     )
   }
   return { microBatches, weightSum, conversations: conversations.length, tokens, supervisedTokens }
+}
+
+/** How many micro-batches buildStep would make. */
+export function microBatchCount(set: ExampleSet, conversations: Uint32Array, microBatchTokens: number): number {
+  const lengths = examplesOf(set, conversations).map((index) => set.examples[index]!.ids.length)
+  return packStep(lengths, microBatchTokens).length
+}
+
+function examplesOf(set: ExampleSet, conversations: Uint32Array): number[] {
+  const indices: number[] = []
+  for (const conversation of conversations) {
+    for (let i = set.starts[conversation]!; i < set.starts[conversation + 1]!; i++) indices.push(i)
+  }
+  return indices
 }
 
 /** Conversations per window in which evaluation packs: enough for even micro-batches, few enough to make lazily. */

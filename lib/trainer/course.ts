@@ -1,7 +1,7 @@
 /** The course of a run: which conversations each optimizer step takes, epoch after epoch. */
 import { conversationCount, type ExampleSet } from '../batch/example-set.ts'
 import { epochOrder } from '../batch/sampler.ts'
-import { planSteps, type StepSize } from '../batch/steps.ts'
+import { microBatchCount, planSteps, type StepSize } from '../batch/steps.ts'
 
 export interface CourseOptions {
   /** Passes over the data; may be a fraction, or Infinity with maxSteps. */
@@ -45,13 +45,19 @@ export interface CourseLength {
   stepsPerEpoch: number
   /** Epochs done at the end, a fraction where the run stops inside one. */
   epochs: number
+  /** Micro-batches of the first epoch, or of the run where it is shorter. */
+  microBatches: number
 }
 
 /** Length of the run. Epochs may differ in steps under a token budget, so each is counted. */
-export function courseLength(set: ExampleSet, options: CourseOptions): CourseLength {
+export function courseLength(set: ExampleSet, options: CourseOptions & { microBatchTokens: number }): CourseLength {
   const order = epochOrder(conversationCount(set), { seed: options.seed, epoch: 0, shuffle: options.shuffle })
   const stepsPerEpoch = planSteps(set, order, options.batch).length
   let last: CourseStep | undefined
-  for (const step of course(set, options)) last = step
-  return { steps: last?.number ?? 0, stepsPerEpoch, epochs: last?.epoch ?? 0 }
+  let microBatches = 0
+  for (const step of course(set, options)) {
+    last = step
+    if (step.number <= stepsPerEpoch) microBatches += microBatchCount(set, step.conversations, options.microBatchTokens)
+  }
+  return { steps: last?.number ?? 0, stepsPerEpoch, epochs: last?.epoch ?? 0, microBatches }
 }

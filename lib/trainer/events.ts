@@ -31,7 +31,7 @@ export interface TrainingPlan {
   /** Tokens per step; absent with `batchSize`. */
   batchTokens?: number
   microBatchTokens: number
-  /** Micro-batches of the whole run, or of one epoch where it is shorter. */
+  /** Micro-batches of the first epoch, or of the run where it is shorter. */
   microBatches: number
   /** Bytes per kind. */
   memory: MemoryPlan

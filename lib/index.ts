@@ -1,0 +1,27 @@
+/** Tunesmith: supervised fine-tuning of causal language models. */
+export type { Conversation, Message, ToolCall } from './data/conversation.ts'
+export { TunesmithError } from './errors.ts'
+export {
+  type Completion,
+  type GenerateOptions,
+  type LoadModelOptions,
+  loadModel,
+  Model,
+  type SamplingOptions,
+} from './generate/index.ts'
+export type { BackendStatus, MemoryPlan } from './native/addon.ts'
+export type {
+  CheckpointEvent,
+  DataCounts,
+  DroppedRows,
+  EvalEvent,
+  FitResult,
+  PrepareEvent,
+  StartEvent,
+  StepEvent,
+  TrainerEvents,
+  TrainingPlan,
+  WarningEvent,
+} from './trainer/events.ts'
+export type { TrainerOptions } from './trainer/options.ts'
+export { type FitOptions, Trainer } from './trainer/trainer.ts'

@@ -1,0 +1,85 @@
+/** How long a run will take, from a measurement of its own layers on this machine. */
+import { collate } from '../batch/collate.ts'
+import type { Example } from '../data/conversation.ts'
+import type { DecoderSpec, EngineOptions } from '../native/addon.ts'
+import { addon } from '../native/load.ts'
+import type { Setup } from './setup.ts'
+
+/** Tokens of the measured micro-batch: enough for matmuls to reach their speed. */
+const probeTokens = 1024
+/** Layers that are measured; the rest is scaled from them. */
+const probeLayers = 2
+/** Rows of the head that are measured: the embedding of a large vocabulary takes long to allocate. */
+const probeVocabulary = 4096
+
+/**
+ * Seconds of training without evaluation: the tokens of the run times the measured time per floating-point operation,
+ * plus the measured time of an optimizer step per parameter. Machines that others share vary by a third and more.
+ */
+export async function estimateSeconds(setup: Setup): Promise<number> {
+  const { engineOptions, train, plan } = setup
+  const tokens = Math.min(probeTokens, engineOptions.maxTokens)
+  const spec: DecoderSpec = {
+    ...engineOptions.spec,
+    layers: Math.min(probeLayers, engineOptions.spec.layers),
+    vocabSize: Math.min(probeVocabulary, engineOptions.spec.vocabSize),
+  }
+  const share = train.supervisedTokens / train.tokens
+  const length = Math.max(2, Math.min(spec.maxPositions, tokens, Math.round(train.tokens / train.examples.length)))
+  const sequences = Math.max(1, Math.floor(tokens / length))
+  const batch = collate(Array.from({ length: sequences }, () => probeExample(length, share, spec.vocabSize)))
+  const options: EngineOptions = {
+    ...engineOptions,
+    spec,
+    maxTokens: sequences * length,
+    maxSupervised: sequences * length,
+    maxSequences: sequences,
+  }
+  const engine = new (addon().Engine)(options)
+  try {
+    await engine.initialize(0, 0.02)
+    await engine.commit()
+    const weight = batch.weights.reduce((sum, value) => sum + value, 0)
+    const step = { learningRate: 0, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, maxGradNorm: 1, step: 1 }
+    let computing = Number.POSITIVE_INFINITY
+    let updating = Number.POSITIVE_INFINITY
+    // The first round makes primitives and touches memory; the best of the others is the machine's own speed.
+    for (let round = 0; round < 3; round++) {
+      const began = performance.now()
+      await engine.accumulate(batch, weight, true)
+      const computed = performance.now()
+      await engine.optimizerStep(step)
+      if (round === 0) continue
+      computing = Math.min(computing, computed - began)
+      updating = Math.min(updating, performance.now() - computed)
+    }
+    const perOperation = computing / operations(spec, sequences * length, share, length)
+    const perParameter = updating / parameterCount(spec)
+    const perEpoch = perOperation * operations(engineOptions.spec, train.tokens, share, length)
+    return (perEpoch * plan.epochs + perParameter * plan.parameters * plan.steps) / 1000
+  } finally {
+    engine.close()
+  }
+}
+
+function probeExample(length: number, share: number, vocabulary: number): Example {
+  const ids = Int32Array.from({ length }, (_, i) => (i * 7919) % vocabulary)
+  // The last tokens of a conversation are the ones that carry loss, and at least one does.
+  const first = Math.min(length - 1, Math.round(length * (1 - share)))
+  const weights = Float32Array.from({ length }, (_, i) => (i >= first ? 1 : 0))
+  return { ids, weights, source: { file: 'probe', line: 1 } }
+}
+
+/** Multiply-adds of forward and backward, up to a common factor. */
+function operations(spec: DecoderSpec, tokens: number, share: number, length: number): number {
+  const attention = spec.heads * spec.headDim * length
+  return tokens * (spec.layers * (layerParameters(spec) + attention) + share * spec.vocabSize * spec.hiddenSize)
+}
+
+function layerParameters({ hiddenSize, heads, kvHeads, headDim, intermediateSize }: DecoderSpec): number {
+  return hiddenSize * (2 * (heads + kvHeads) * headDim + 3 * intermediateSize)
+}
+
+function parameterCount(spec: DecoderSpec): number {
+  return spec.layers * layerParameters(spec) + (spec.tiedEmbeddings ? 1 : 2) * spec.vocabSize * spec.hiddenSize
+}

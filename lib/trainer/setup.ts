@@ -1,0 +1,181 @@
+/** Everything that comes before the first step: model, tokenizer, template, data, device and the plan of the run. */
+import { conversationCount, type ExampleSet, place } from '../batch/example-set.ts'
+import { prepare } from '../batch/prepare.ts'
+import { type MicroBatchLimits, microBatchLimits } from '../batch/steps.ts'
+import { type ChatTemplate, chooseTemplate } from '../chat/template.ts'
+import { Tokenizer } from '../chat/tokenizer.ts'
+import {
+  type Checkpoint,
+  checkVocabulary,
+  describeModel,
+  type ModelDescription,
+  openCheckpoint,
+} from '../checkpoint/open.ts'
+import { checkOutput } from '../checkpoint/publish.ts'
+import { checkpointBytes } from '../checkpoint/save.ts'
+import { TunesmithError } from '../errors.ts'
+import type { EngineOptions, StorageType } from '../native/addon.ts'
+import { addon } from '../native/load.ts'
+import { courseLength } from './course.ts'
+import { chooseDevice, type Device } from './device.ts'
+import type { DataCounts, PrepareEvent, TrainingPlan, WarningEvent } from './events.ts'
+import type { ResolvedOptions } from './options.ts'
+import { type Schedule, warmupStepsOf } from './schedule.ts'
+
+export interface Setup {
+  options: ResolvedOptions
+  model: ModelDescription
+  /** The weights to start from; absent with random initialisation. */
+  checkpoint: Checkpoint | undefined
+  tokenizer: Tokenizer
+  template: ChatTemplate
+  train: ExampleSet
+  /** Absent where nothing is held out. */
+  evaluation: ExampleSet | undefined
+  counts: DataCounts
+  device: Device
+  engineOptions: EngineOptions
+  schedule: Schedule
+  outputDtype: StorageType
+  plan: TrainingPlan
+}
+
+/** Where what happens meanwhile is told. */
+export interface Report {
+  warning(event: WarningEvent): void
+  prepare(event: PrepareEvent): void
+}
+
+/**
+ * Reads and checks everything. Nothing is written but the output folder itself, and no weights are loaded.
+ *
+ * @throws TunesmithError for whatever is wrong with the options, the model, the data or the output
+ */
+export async function setUp(options: ResolvedOptions, report: Report, signal?: AbortSignal): Promise<Setup> {
+  const { model, checkpoint } = await findModel(options)
+  for (const warning of model.warnings) report.warning(warning)
+  const tokenizer = await Tokenizer.load('folder' in options.model ? options.model.folder : options.model.tokenizer)
+  checkVocabulary(model.spec, tokenizer.vocabSize)
+  const outputDtype = options.outputDtype ?? model.sourceDtype
+  await checkOutput(options.output, {
+    source: model.folder,
+    bytes: checkpointBytes(model.family, model.spec, outputDtype),
+  })
+  const device = chooseDevice(addon(), options)
+  for (const warning of device.warnings) report.warning(warning)
+  signal?.throwIfAborted()
+
+  const { template, fallback } = await chooseTemplate(options.chatTemplate, tokenizer)
+  const data = await prepare({
+    options,
+    tokenizer,
+    template,
+    context: model.spec.maxPositions,
+    signal,
+    onProgress: (done, total) => report.prepare({ stage: 'data', done, ...(total !== undefined && { total }) }),
+  })
+  // A template matters only where conversations were rendered.
+  if (fallback !== undefined && data.conversations)
+    report.warning({ code: 'WARN_TEMPLATE_FALLBACK', message: fallback })
+  for (const warning of data.warnings) report.warning(warning)
+
+  const engineOptions = engineFor(options, model, device, data.train, data.eval)
+  const length = courseLength(data.train, options)
+  const schedule: Schedule = {
+    totalSteps: length.steps,
+    warmupSteps: warmupStepsOf(options.warmup, length.steps),
+    schedule: options.schedule,
+    learningRate: options.learningRate,
+    minLearningRate: options.minLearningRate,
+  }
+  const parameters = model.family.parameters(model.spec).reduce((sum, { shape }) => sum + product(shape), 0)
+  const longest = data.train.examples[data.train.longest]!
+  const plan: TrainingPlan = {
+    parameters,
+    trainable: parameters,
+    conversations: conversationCount(data.train),
+    evalConversations: data.eval ? conversationCount(data.eval) : 0,
+    tokens: data.train.tokens,
+    supervisedTokens: data.train.supervisedTokens,
+    evalTokens: data.eval?.tokens ?? 0,
+    longest: { tokens: longest.ids.length, source: place(longest.source) },
+    steps: length.steps,
+    stepsPerEpoch: length.stepsPerEpoch,
+    epochs: length.epochs,
+    warmupSteps: schedule.warmupSteps,
+    ...('conversations' in options.batch
+      ? { batchSize: options.batch.conversations }
+      : { batchTokens: options.batch.tokens }),
+    microBatchTokens: options.microBatchTokens,
+    microBatches: length.microBatches,
+    memory: addon().plan(engineOptions),
+    device: device.backend,
+    precision: device.compute,
+    threads: device.threads,
+    template: data.conversations ? template.name : 'none',
+    data: data.counts,
+  }
+  return {
+    options,
+    model,
+    checkpoint,
+    tokenizer,
+    template,
+    train: data.train,
+    evaluation: data.eval,
+    counts: data.counts,
+    device,
+    engineOptions,
+    schedule,
+    outputDtype,
+    plan,
+  }
+}
+
+async function findModel({
+  model,
+}: ResolvedOptions): Promise<{ model: ModelDescription; checkpoint: Checkpoint | undefined }> {
+  if ('folder' in model) {
+    const checkpoint = await openCheckpoint(model.folder)
+    return { model: checkpoint, checkpoint }
+  }
+  return { model: await describeModel(model.config), checkpoint: undefined }
+}
+
+/** Room for the largest micro-batch of either side, and a rotary table as long as the longest conversation. */
+function engineFor(
+  options: ResolvedOptions,
+  { spec }: ModelDescription,
+  { backend, compute, threads }: Device,
+  train: ExampleSet,
+  evaluation: ExampleSet | undefined,
+): EngineOptions {
+  const limits = [microBatchLimits(train, options.microBatchTokens, options.batch)]
+  if (evaluation) limits.push(microBatchLimits(evaluation, options.microBatchTokens))
+  const largest = (key: keyof MicroBatchLimits) => Math.max(...limits.map((limit) => limit[key]))
+  const sets = evaluation ? [train, evaluation] : [train]
+  const longest = Math.max(...sets.map(({ examples, longest }) => examples[longest]!.ids.length))
+  if (longest > spec.maxPositions) {
+    throw new TunesmithError(
+      'ERR_TOO_LONG',
+      `a conversation of ${longest} tokens does not fit the model's context of ${spec.maxPositions}; lower maxLength.`,
+    )
+  }
+  return {
+    backend,
+    compute,
+    threads,
+    spec: { ...spec, maxPositions: longest },
+    training: true,
+    optimizer: options.optimizer,
+    recompute: options.recompute,
+    maxTokens: largest('tokens'),
+    maxSupervised: largest('supervised'),
+    maxSequences: largest('sequences'),
+    cacheTokens: 0,
+  }
+}
+
+function product(shape: readonly number[]): number {
+  return shape.reduce((result, size) => result * size, 1)
+}

@@ -1,0 +1,227 @@
+/** The trainer: options in, a fine-tuned checkpoint out, events on the way. */
+import { loadParameters } from '../checkpoint/load.ts'
+import { saveCheckpoint } from '../checkpoint/save.ts'
+import { TunesmithError } from '../errors.ts'
+import type { NativeEngine } from '../native/addon.ts'
+import { addon } from '../native/load.ts'
+import { estimateSeconds } from './estimate.ts'
+import { EvalClock, evaluate } from './evaluate.ts'
+import {
+  type EvalEvent,
+  type FitResult,
+  type StepEvent,
+  TrainerEmitter,
+  type TrainerEvents,
+  type TrainingPlan,
+} from './events.ts'
+import { trainingSteps } from './loop.ts'
+import { MetricsFile } from './metrics.ts'
+import { parseOptions, type ResolvedOptions, type TrainerOptions } from './options.ts'
+import { type Setup, setUp } from './setup.ts'
+
+export interface FitOptions {
+  /** Ends the run between two layers' worth of work; fit() rejects with the signal's reason. */
+  signal?: AbortSignal | undefined
+}
+
+/** Standard deviation of random weights where the config does not say (`initializer_range`), as in Transformers. */
+const defaultInitializerRange = 0.02
+
+/**
+ * Fine-tunes a causal language model.
+ *
+ * ```ts
+ * const trainer = new Trainer({ model: './SmolLM2-135M', data: { train: 'train.jsonl' }, output: './assistant' })
+ * trainer.on('step', ({ step, loss }) => console.log(step, loss))
+ * await trainer.fit()
+ * ```
+ *
+ * @throws TunesmithError `ERR_UNKNOWN_OPTION`, `ERR_INVALID_OPTION`
+ */
+export class Trainer extends TrainerEmitter {
+  readonly options: ResolvedOptions
+  #running = false
+
+  constructor(options: TrainerOptions) {
+    super()
+    this.options = parseOptions(options)
+  }
+
+  /**
+   * What fit() would do: reads model, data and template, checks them as fit() does, measures a few layers for the
+   * estimate of the time, and trains nothing.
+   */
+  async plan({ signal }: FitOptions = {}): Promise<TrainingPlan> {
+    return this.#exclusively(async () => {
+      const setup = await this.#setUp(signal)
+      const plan = { ...setup.plan, estimatedSeconds: await estimateSeconds(setup) }
+      this.emit('plan', plan)
+      return plan
+    }, signal)
+  }
+
+  /**
+   * Trains and writes the checkpoint to `output`, which is written whole or not at all.
+   *
+   * @throws TunesmithError with a code; the signal's reason when aborted; whatever a listener throws
+   */
+  async fit({ signal }: FitOptions = {}): Promise<FitResult> {
+    return this.#exclusively(async () => {
+      const setup = await this.#setUp(signal)
+      this.emit('plan', setup.plan)
+      const metrics = await MetricsFile.open(this.options.output)
+      try {
+        return await this.#train(setup, metrics, signal)
+      } finally {
+        await metrics.close()
+      }
+    }, signal)
+  }
+
+  async #exclusively<T>(work: () => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+    if (this.#running) {
+      throw new TunesmithError('ERR_BUSY', 'this trainer is running already; wait for it, or make another one')
+    }
+    this.#running = true
+    try {
+      signal?.throwIfAborted()
+      return await work()
+    } catch (error) {
+      // What ended because of the signal ended for the signal's reason.
+      if (error instanceof Error && 'code' in error && error.code === 'ERR_CANCELLED') signal?.throwIfAborted()
+      throw error
+    } finally {
+      this.#running = false
+    }
+  }
+
+  #setUp(signal: AbortSignal | undefined): Promise<Setup> {
+    const report = {
+      warning: (event: Parameters<TrainerEvents['warning']>[0]) => this.emit('warning', event),
+      prepare: (event: Parameters<TrainerEvents['prepare']>[0]) => this.emit('prepare', event),
+    }
+    return setUp(this.options, report, signal)
+  }
+
+  async #train(setup: Setup, metrics: MetricsFile, signal: AbortSignal | undefined): Promise<FitResult> {
+    const engine = new (addon().Engine)(setup.engineOptions)
+    const cancel = () => engine.cancel()
+    signal?.addEventListener('abort', cancel, { once: true })
+    try {
+      await this.#loadWeights(setup, engine, signal)
+      return await this.#run(setup, engine, metrics, signal)
+    } finally {
+      signal?.removeEventListener('abort', cancel)
+      engine.close()
+    }
+  }
+
+  async #loadWeights(
+    { checkpoint, model }: Setup,
+    engine: NativeEngine,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    if (checkpoint) {
+      const onProgress = (done: number, total: number) => this.emit('prepare', { stage: 'model', done, total })
+      const warnings = await loadParameters(checkpoint, engine, { signal, onProgress })
+      for (const warning of warnings) this.emit('warning', warning)
+      return
+    }
+    const { initializer_range: range } = model.config.value
+    await engine.initialize(this.options.seed, typeof range === 'number' ? range : defaultInitializerRange)
+    await engine.commit()
+  }
+
+  async #run(
+    setup: Setup,
+    engine: NativeEngine,
+    metrics: MetricsFile,
+    signal: AbortSignal | undefined,
+  ): Promise<FitResult> {
+    const { options, train, evaluation, schedule, plan } = setup
+    const history = { steps: [] as StepEvent[], evals: [] as EvalEvent[] }
+    const start = {
+      steps: plan.steps,
+      epochs: plan.epochs,
+      device: plan.device,
+      precision: plan.precision,
+      threads: plan.threads,
+      parameters: plan.parameters,
+      output: options.output,
+    }
+    await metrics.append('start', start)
+    this.emit('start', start)
+
+    const evaluateNow = async (step: number, epoch: number) => {
+      if (!evaluation) return
+      const event = { step, epoch, ...(await evaluate(engine, evaluation, options.microBatchTokens)) }
+      history.evals.push(event)
+      await metrics.append('eval', event)
+      this.emit('eval', event)
+    }
+
+    const began = performance.now()
+    await evaluateNow(0, 0)
+    const clock = new EvalClock(options.evalEvery)
+    let totalTokens = 0
+    let supervisedTokens = 0
+    let stepBegan = performance.now()
+    for await (const outcome of trainingSteps({ engine, set: train, options, schedule })) {
+      const tokensPerSecond = outcome.totalTokens / ((performance.now() - stepBegan) / 1000)
+      const event: StepEvent = { ...outcome, tokensPerSecond }
+      totalTokens += event.totalTokens
+      supervisedTokens += event.supervisedTokens
+      history.steps.push(event)
+      await metrics.append('step', event)
+      this.emit('step', event)
+      signal?.throwIfAborted()
+      const { step, epoch } = outcome
+      if (clock.due(step, epoch, (performance.now() - began) / 1000) || step === plan.steps)
+        await evaluateNow(step, epoch)
+      stepBegan = performance.now()
+    }
+    const seconds = (performance.now() - began) / 1000
+
+    await this.#save(setup, engine, metrics, signal)
+    const last = history.steps.at(-1)!
+    const result: FitResult = {
+      output: options.output,
+      metrics: metrics.path,
+      steps: last.step,
+      epochs: last.epoch,
+      history,
+      loss: last.loss,
+      totalTokens,
+      supervisedTokens,
+      seconds,
+      data: setup.counts,
+    }
+    const { history: _, ...summary } = result
+    await metrics.append('end', summary)
+    this.emit('end', result)
+    return result
+  }
+
+  async #save(
+    { model, template, tokenizer, outputDtype, plan, options }: Setup,
+    engine: NativeEngine,
+    metrics: MetricsFile,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const chat = plan.template !== 'none'
+    const { warnings } = await saveCheckpoint({
+      folder: options.output,
+      model,
+      engine,
+      dtype: outputDtype,
+      tokenizerFolder: tokenizer.folder,
+      chatTemplate: chat ? template.source : undefined,
+      stopTokenIds: (chat ? template.stopTokens : tokenizer.stops).map(({ id }) => id),
+      signal,
+    })
+    for (const warning of warnings) this.emit('warning', warning)
+    const event = { path: options.output, step: plan.steps }
+    await metrics.append('checkpoint', event)
+    this.emit('checkpoint', event)
+  }
+}
