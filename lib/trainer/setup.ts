@@ -2,7 +2,7 @@
 import { conversationCount, type ExampleSet, place } from '../batch/example-set.ts'
 import { prepare } from '../batch/prepare.ts'
 import { type MicroBatchLimits, microBatchLimits } from '../batch/steps.ts'
-import { type ChatTemplate, chooseTemplate } from '../chat/template.ts'
+import type { ChatTemplate } from '../chat/template.ts'
 import { Tokenizer } from '../chat/tokenizer.ts'
 import {
   type Checkpoint,
@@ -28,7 +28,8 @@ export interface Setup {
   /** The weights to start from; absent with random initialisation. */
   checkpoint: Checkpoint | undefined
   tokenizer: Tokenizer
-  template: ChatTemplate
+  /** Absent where all rows are plain text. */
+  template: ChatTemplate | undefined
   train: ExampleSet
   /** Absent where nothing is held out. */
   evaluation: ExampleSet | undefined
@@ -65,19 +66,11 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
   for (const warning of device.warnings) report.warning(warning)
   signal?.throwIfAborted()
 
-  const { template, fallback } = await chooseTemplate(options.chatTemplate, tokenizer)
-  const data = await prepare({
-    options,
-    tokenizer,
-    template,
-    context: model.spec.maxPositions,
-    signal,
-    onProgress: (done, total) => report.prepare({ stage: 'data', done, ...(total !== undefined && { total }) }),
+  const data = await prepare({ ...options, maxLength: maxLengthOf(options, model) }, tokenizer, {
+    ...(signal && { signal }),
+    onProgress: ({ rows }) => report.prepare({ stage: 'data', done: rows }),
   })
-  // A template matters only where conversations were rendered.
-  if (fallback !== undefined && data.conversations)
-    report.warning({ code: 'WARN_TEMPLATE_FALLBACK', message: fallback })
-  for (const warning of data.warnings) report.warning(warning)
+  for (const message of data.warnings) report.warning({ code: 'WARN_DATA', message })
 
   const engineOptions = engineFor(options, model, device, data.train, data.eval)
   const length = courseLength(data.train, options)
@@ -112,7 +105,7 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
     device: device.backend,
     precision: device.compute,
     threads: device.threads,
-    template: data.conversations ? template.name : 'none',
+    template: data.template?.name ?? 'none',
     data: data.counts,
   }
   return {
@@ -120,7 +113,7 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
     model,
     checkpoint,
     tokenizer,
-    template,
+    template: data.template,
     train: data.train,
     evaluation: data.eval,
     counts: data.counts,
@@ -142,6 +135,14 @@ async function findModel({
   return { model: await describeModel(model.config), checkpoint: undefined }
 }
 
+function maxLengthOf({ maxLength }: ResolvedOptions, { spec }: ModelDescription): number {
+  if (maxLength === undefined || maxLength <= spec.maxPositions) return maxLength ?? spec.maxPositions
+  throw new TunesmithError(
+    'ERR_INVALID_OPTION',
+    `maxLength is ${maxLength}, but the model's context is ${spec.maxPositions} tokens (max_position_embeddings); it must not be longer`,
+  )
+}
+
 /** Room for the largest micro-batch of either side, and a rotary table as long as the longest conversation. */
 function engineFor(
   options: ResolvedOptions,
@@ -155,12 +156,6 @@ function engineFor(
   const largest = (key: keyof MicroBatchLimits) => Math.max(...limits.map((limit) => limit[key]))
   const sets = evaluation ? [train, evaluation] : [train]
   const longest = Math.max(...sets.map(({ examples, longest }) => examples[longest]!.ids.length))
-  if (longest > spec.maxPositions) {
-    throw new TunesmithError(
-      'ERR_TOO_LONG',
-      `a conversation of ${longest} tokens does not fit the model's context of ${spec.maxPositions}; lower maxLength.`,
-    )
-  }
   return {
     backend,
     compute,

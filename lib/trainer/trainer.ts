@@ -208,15 +208,14 @@ export class Trainer extends TrainerEmitter {
     metrics: MetricsFile,
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    const chat = plan.template !== 'none'
     const { warnings } = await saveCheckpoint({
       folder: options.output,
       model,
       engine,
       dtype: outputDtype,
       tokenizerFolder: tokenizer.folder,
-      chatTemplate: chat ? template.source : undefined,
-      stopTokenIds: (chat ? template.stopTokens : tokenizer.stops).map(({ id }) => id),
+      chatTemplate: template?.source,
+      stopTokenIds: (template?.stopTokens ?? tokenizer.stops).map(({ id }) => id),
       signal,
     })
     for (const warning of warnings) this.emit('warning', warning)
