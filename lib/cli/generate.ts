@@ -1,6 +1,8 @@
 /** `tunesmith generate CHECKPOINT --prompt TEXT` */
 import { readFileSync } from 'node:fs'
+import type { Message } from '../data/conversation.ts'
 import { type Command, exitCode, onlyPositional, readArguments, type Streams, usage } from './command.ts'
+import { warningLine } from './progress-lines.ts'
 
 const help = `usage: tunesmith generate CHECKPOINT --prompt TEXT [options]
 
@@ -17,10 +19,10 @@ Answers TEXT as the user's turn of a conversation, in the checkpoint's own chat 
   --device NAME           auto, cpu, cuda or reference (default auto)
   --precision TYPE        float32 or bfloat16 (default: bfloat16 where the device is fast at it)
   --threads N             default: every core
-  --json                  one JSON object instead of the text as it comes
+  --json                  one JSON object at the end: text, tokens, finishReason, promptTokens
 `
 
-async function run(args: string[], { stdout }: Streams): Promise<number> {
+async function run(args: string[], { stdout, stderr }: Streams): Promise<number> {
   const { values, positionals } = readArguments(args, {
     prompt: { type: 'string' },
     raw: { type: 'boolean', default: false },
@@ -50,8 +52,8 @@ async function run(args: string[], { stdout }: Streams): Promise<number> {
     threads: numberOf('threads', values.threads, (n) => Number.isSafeInteger(n) && n >= 0),
   }
   const text = values.prompt === '-' ? readFileSync(0, 'utf8') : values.prompt
-  const system = values.system === undefined ? [] : [{ role: 'system', content: values.system }]
-  const prompt = values.raw ? text : [...system, { role: 'user', content: text }]
+  const messages: Message[] = values.system === undefined ? [] : [{ role: 'system', content: values.system }]
+  const prompt = values.raw ? text : [...messages, { role: 'user' as const, content: text }]
 
   const abort = new AbortController()
   const interrupt = () => abort.abort()
@@ -59,13 +61,15 @@ async function run(args: string[], { stdout }: Streams): Promise<number> {
   const { loadModel } = await import('../generate/index.ts')
   const model = await loadModel(folder, where)
   try {
-    const onToken = values.json ? undefined : (piece: string) => stdout.write(piece)
-    const result = await model.generate(prompt, { ...sampling, signal: abort.signal, ...(onToken && { onToken }) })
-    stdout.write(values.json ? `${JSON.stringify(result)}\n` : '\n')
+    for (const warning of model.warnings)
+      if (!values.raw || warning.code !== 'WARN_TEMPLATE_FALLBACK') stderr.write(`${warningLine(warning)}\n`)
+    const onToken = values.json ? {} : { onToken: (piece: string) => void stdout.write(piece) }
+    const { tokens, ...result } = await model.generate(prompt, { ...sampling, ...onToken, signal: abort.signal })
+    stdout.write(values.json ? `${JSON.stringify({ ...result, tokens: [...tokens] })}\n` : '\n')
     return exitCode.ok
   } catch (error) {
     if (!abort.signal.aborted) throw error
-    stdout.write('\n')
+    if (!values.json) stdout.write('\n')
     return exitCode.interrupted
   } finally {
     process.off('SIGINT', interrupt)

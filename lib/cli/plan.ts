@@ -8,7 +8,7 @@ import { warningLine } from './progress-lines.ts'
 const help = `usage: tunesmith plan CONFIG [--set key=value]... [--json]
 
 Reads the model's shape and all the data, and prints what \`train\` would do: parameters, tokens, steps, memory, time.
-Nothing is trained and nothing is written.
+Nothing is trained.
 
   CONFIG, --set     as in \`tunesmith train\`
   --json            the plan as one JSON object

@@ -24,7 +24,10 @@ export function showBar(trainer: TrainerEmitter, { stdout, stderr }: Streams): C
     const tail = `loss ${loss.toFixed(4)}  ${count(tokensPerSecond)} tok/s  ${time.after(step)}`
     bar.show(training, step, steps, tail)
   })
-  trainer.on('eval', (event) => bar.above(stdout, evalLine(event)))
+  trainer.on('eval', (event) => {
+    bar.above(stdout, evalLine(event))
+    if (event.step === 0) time.start()
+  })
   trainer.on('warning', (event) => bar.above(stderr, warningLine(event)))
   trainer.on('end', (result) => {
     bar.close()

@@ -10,7 +10,10 @@ export function showLines(trainer: TrainerEmitter, { stdout, stderr }: Streams):
   trainer.on('plan', (plan) => stdout.write(`${planLine(plan)}\n`))
   trainer.on('start', ({ steps }) => time.start(steps))
   trainer.on('step', (event) => stdout.write(`${stepLine(event)}  ${time.after(event.step)}\n`))
-  trainer.on('eval', (event) => stdout.write(`${evalLine(event)}\n`))
+  trainer.on('eval', (event) => {
+    stdout.write(`${evalLine(event)}\n`)
+    if (event.step === 0) time.start()
+  })
   trainer.on('warning', (event) => stderr.write(`${warningLine(event)}\n`))
   trainer.on('end', (result) => stdout.write(`${endLine(result)}\n`))
   return () => {}

@@ -1,5 +1,4 @@
 /** Finds the command, runs it, and turns whatever it throws into one readable message and an exit code. */
-import { TunesmithError } from '../errors.ts'
 import { closest } from '../trainer/option-names.ts'
 import { type Command, exitCode, type Streams, usage } from './command.ts'
 import { doctor } from './doctor.ts'
@@ -56,11 +55,13 @@ function unknownCommand(name: string): never {
 
 function report(error: unknown, command: string | undefined, { stderr }: Streams): number {
   const { message, code, stack } = error instanceof Error ? (error as NodeJS.ErrnoException) : { message: `${error}` }
+  const ours = error instanceof Error && error.name === 'TunesmithError'
   stderr.write(`error: ${message}${code ? ` [${code}]` : ''}\n`)
-  const misused = error instanceof TunesmithError && code === 'ERR_USAGE'
+  const misused = code === 'ERR_USAGE'
   if (misused) stderr.write(`See tunesmith ${command && command in commands ? `${command} ` : ''}--help\n`)
   if (process.env.TUNESMITH_DEBUG === '1') printStack(error, stderr)
-  else if (!(error instanceof TunesmithError) && stack) stderr.write('TUNESMITH_DEBUG=1 prints the stack\n')
+  // Ours say all there is to say; anything else is a fault, and the stack tells where.
+  else if (!ours && stack) stderr.write('TUNESMITH_DEBUG=1 prints the stack\n')
   return misused ? exitCode.usage : exitCode.failed
 }
 

@@ -10,7 +10,8 @@ export class TimeLeft {
     this.now = now
   }
 
-  start(steps: number): void {
+  /** When the first step begins; the evaluation before it comes once only, so it must not count. */
+  start(steps = this.steps): void {
     this.steps = steps
     this.started = this.now()
   }

@@ -11,7 +11,8 @@ Fine-tunes a model as CONFIG says and writes the checkpoint to its output folder
   --set key=value   overrides one option; dotted keys and YAML values, e.g. --set data.train=more.jsonl
                     --set learningRate=1e-4 --set betas=[0.9,0.95]; an empty value takes the option away;
                     relative paths start at the working directory
-  --json            one JSON event per line on stdout: plan, start, prepare, step, eval, checkpoint, warning, end, error
+  --json            one JSON event per line on stdout: plan, start, prepare, step, eval, checkpoint, warning,
+                    end; or aborted, error
 
 Ctrl-C ends the run (exit code 130); a second one ends it without waiting.
 `
@@ -43,13 +44,14 @@ async function run(args: string[], streams: Streams): Promise<number> {
     return exitCode.ok
   } catch (error) {
     close()
+    const aborted = abort.signal.aborted && error === abort.signal.reason
     if (values.json) {
       const { message, code } = error as NodeJS.ErrnoException
-      streams.stdout.write(`${JSON.stringify({ event: 'error', code, message })}\n`)
+      streams.stdout.write(`${JSON.stringify(aborted ? { event: 'aborted' } : { event: 'error', code, message })}\n`)
     }
-    if (ended === undefined || !abort.signal.aborted || error !== abort.signal.reason) throw error
+    if (!aborted) throw error
     streams.stderr.write('interrupted: no checkpoint was written\n')
-    return ended
+    return ended ?? exitCode.interrupted
   } finally {
     close()
     for (const [name, listener] of Object.entries(signals)) process.off(name, listener)
