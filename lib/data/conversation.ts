@@ -13,14 +13,22 @@ export interface ToolCall {
   function: { name: string; arguments: unknown }
 }
 
+export type Role = 'system' | 'user' | 'assistant' | 'tool' | 'developer'
+
+/**
+ * One turn. Keys that are not named here (`reasoning_content`, `thinking`, ...) travel to the template as they are; a
+ * template may tell an absent key from null, so both are kept.
+ */
 export interface Message {
-  role: string
-  content: string
+  role: Role
+  /** Text; typed parts are joined. Null or absent only in an assistant turn with `tool_calls`. */
+  content?: string | null
   tool_calls?: ToolCall[]
   tool_call_id?: string
   name?: string
-  /** Loss weight of this turn, ≥ 0; 1 when absent. */
+  /** Loss weight of this turn, ≥ 0; 1 when absent. Not shown to the template. */
   weight?: number
+  [key: string]: unknown
 }
 
 export interface Conversation {

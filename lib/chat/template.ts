@@ -1,0 +1,220 @@
+/**
+ * The chat template of a run: chosen once, used for training, generation and export alike. Rendering follows
+ * Transformers' apply_chat_template.
+ */
+import { readFile } from 'node:fs/promises'
+import type { Message } from '../data/conversation.ts'
+import { TunesmithError } from '../errors.ts'
+import { BUILTIN_NAMES, type BuiltinName, builtinTemplate, isBuiltin } from './builtin-templates.ts'
+import { hasGenerationTags, JinjaTemplate, markGenerationTags } from './jinja.ts'
+import type { Token, Tokenizer } from './tokenizer.ts'
+
+export interface RenderOptions {
+  tools?: readonly unknown[] | undefined
+  /** Ends with what precedes an assistant turn. Default false. */
+  addGenerationPrompt?: boolean
+  /** With the ends of `{% generation %}` blocks marked by BLOCK_START and BLOCK_END. Default false. */
+  marked?: boolean
+}
+
+export interface TemplateSettings {
+  /** Where it comes from: 'model', a built-in name, or the path of a file. */
+  name: string
+  /** Jinja sources by name: 'default', and 'tool_use' where conversations with tools have one of their own. */
+  sources: ReadonlyMap<string, string>
+  /** Further variables for the template, such as `enable_thinking`. */
+  variables?: Record<string, unknown>
+  /** What strftime_now tells. Default: now, once for the whole run, so that midnight does not change the prompt. */
+  now?: Date
+}
+
+export class ChatTemplate {
+  readonly name: string
+  /** Jinja source of the 'default' template: what is exported as chat_template. */
+  readonly source: string
+  readonly sources: ReadonlyMap<string, string>
+  /** The template marks what the assistant generates with `{% generation %}`. */
+  readonly tagged: boolean
+  /** Tokens that may end an assistant turn: the one this template writes first, then the model's. */
+  readonly stopTokens: readonly Token[]
+  readonly #compiled = new Map<string, { plain: JinjaTemplate; marked: JinjaTemplate }>()
+  readonly #variables: Record<string, unknown>
+  readonly #now: Date
+
+  /** @throws TunesmithError `ERR_TEMPLATE` where a source does not parse. */
+  constructor(tokenizer: Tokenizer, { name, sources, variables = {}, now = new Date() }: TemplateSettings) {
+    this.name = name
+    this.sources = sources
+    this.source = sources.get('default') ?? [...sources.values()][0]!
+    this.#now = now
+    const tokens = {
+      bos_token: tokenizer.bos,
+      eos_token: tokenizer.eos,
+      pad_token: tokenizer.pad,
+      unk_token: tokenizer.unk,
+    }
+    const defined = Object.entries(tokens).flatMap(([key, token]) => (token ? [[key, token.text]] : []))
+    this.#variables = { ...Object.fromEntries(defined), ...variables }
+    this.tagged = [...sources.values()].some(hasGenerationTags)
+    for (const [key, source] of sources) this.#compiled.set(key, compile(source, name))
+    this.stopTokens = findStopTokens(this, tokenizer)
+  }
+
+  /**
+   * The text of a conversation as the model sees it.
+   *
+   * @throws Error with the words of the template (raise_exception) or of the engine.
+   */
+  render(
+    messages: readonly Message[],
+    { tools, addGenerationPrompt = false, marked = false }: RenderOptions = {},
+  ): string {
+    const compiled = (tools && this.#compiled.get('tool_use')) ?? this.#compiled.get('default') ?? first(this.#compiled)
+    const variables = {
+      ...this.#variables,
+      messages: messages.map(withoutWeight),
+      tools: tools ?? null,
+      documents: null,
+      add_generation_prompt: addGenerationPrompt,
+    }
+    return (marked ? compiled.marked : compiled.plain).render(variables, this.#now)
+  }
+}
+
+/** A template, and why it is not the one that was asked for. */
+export interface TemplateChoice {
+  template: ChatTemplate
+  /** Present where the model has no template of its own and another stands in: worth a warning. */
+  fallback?: string
+}
+
+/**
+ * The template that `chatTemplate` names: 'model' for the model's own, a built-in name, or the path of a Jinja file.
+ * Where the model has none, ChatML if `<|im_start|>` and `<|im_end|>` are single tokens, else plain dialogue.
+ *
+ * @throws TunesmithError `ERR_TEMPLATE_NOT_FOUND` for an unknown name or file, `ERR_TEMPLATE` where it does not parse,
+ * `ERR_NO_EOS` where plain dialogue has no token to end its turns.
+ */
+export async function chooseTemplate(
+  chatTemplate: string,
+  tokenizer: Tokenizer,
+  { variables, now }: Pick<TemplateSettings, 'variables' | 'now'> = {},
+): Promise<TemplateChoice> {
+  const settings = { ...(variables && { variables }), ...(now && { now }) }
+  const make = (name: string, sources: ReadonlyMap<string, string>) =>
+    new ChatTemplate(tokenizer, { name, sources, ...settings })
+  if (chatTemplate === 'model' && tokenizer.chatTemplates.size > 0) {
+    return { template: make('model', tokenizer.chatTemplates) }
+  }
+  if (chatTemplate === 'model') {
+    const chatml = hasChatmlTokens(tokenizer)
+    const name = chatml ? 'chatml' : 'plain'
+    const because = chatml
+      ? 'its vocabulary has <|im_start|> and <|im_end|>'
+      : `its vocabulary has no chat tokens; assistant turns end in ${tokenizer.eos?.text}`
+    const template = make(name, builtin(name, tokenizer))
+    return { template, fallback: `The model has no chat template; using the built-in "${name}", because ${because}` }
+  }
+  if (isBuiltin(chatTemplate)) return { template: make(chatTemplate, builtin(chatTemplate, tokenizer)) }
+  return { template: make(chatTemplate, new Map([['default', await readTemplate(chatTemplate)]])) }
+}
+
+function builtin(name: BuiltinName, tokenizer: Tokenizer): Map<string, string> {
+  if (name === 'plain' && !tokenizer.eos) {
+    throw new TunesmithError(
+      'ERR_NO_EOS',
+      `The tokenizer in ${tokenizer.folder} has no eos token, so assistant turns of the "plain" template could not end. ` +
+        'Set eos_token in tokenizer_config.json, or give a chatTemplate with an end of turn of its own',
+    )
+  }
+  if (name === 'chatml' && !hasChatmlTokens(tokenizer)) {
+    throw new TunesmithError(
+      'ERR_TEMPLATE',
+      'The "chatml" template needs <|im_start|> and <|im_end|> as single tokens, and the tokenizer in ' +
+        `${tokenizer.folder} does not have them; use chatTemplate "plain"`,
+    )
+  }
+  return new Map([['default', builtinTemplate(name, tokenizer.addsBos)]])
+}
+
+function hasChatmlTokens(tokenizer: Tokenizer): boolean {
+  return ['<|im_start|>', '<|im_end|>'].every((text) => tokenizer.added.some((token) => token.text === text))
+}
+
+async function readTemplate(path: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8')
+  } catch (error) {
+    throw new TunesmithError(
+      'ERR_TEMPLATE_NOT_FOUND',
+      `chatTemplate "${path}" is neither "model", ${BUILTIN_NAMES.map((name) => `"${name}"`).join(', ')} nor a file ` +
+        `that can be read: ${(error as Error).message}`,
+      { cause: error },
+    )
+  }
+}
+
+function compile(source: string, name: string) {
+  try {
+    const plain = new JinjaTemplate(source)
+    return { plain, marked: hasGenerationTags(source) ? new JinjaTemplate(markGenerationTags(source)) : plain }
+  } catch (error) {
+    const which = name === 'model' ? "The model's chat template" : `The chat template ${name}`
+    throw new TunesmithError('ERR_TEMPLATE', `${which} does not parse: ${(error as Error).message}`, { cause: error })
+  }
+}
+
+function first<T>(map: ReadonlyMap<string, T>): T {
+  return [...map.values()][0]!
+}
+
+function withoutWeight({ weight: _, ...message }: Message): Omit<Message, 'weight'> {
+  return message
+}
+
+/** Words that no template treats specially. */
+const PROBE_USER = 'Zwei'
+const PROBE_REPLY = 'Vier'
+
+/**
+ * The tokens that may end a turn. The first is what this template writes after a reply, found by rendering one; the
+ * model's own stop tokens follow, for turns that end differently (a tool call).
+ */
+function findStopTokens(template: ChatTemplate, tokenizer: Tokenizer): Token[] {
+  const written = probeStop(template, tokenizer)
+  const others = tokenizer.stops.filter(({ id }) => id !== written?.id)
+  return written ? [written, ...others] : others
+}
+
+function probeStop(template: ChatTemplate, tokenizer: Tokenizer): Token | undefined {
+  const system: Message = { role: 'system', content: 'Sprich.' }
+  const user: Message = { role: 'user', content: PROBE_USER }
+  const reply: Message = { role: 'assistant', content: PROBE_REPLY }
+  for (const messages of [
+    [user, reply],
+    [system, user, reply],
+  ]) {
+    let text: string
+    try {
+      text = template.render(messages)
+    } catch {
+      continue
+    }
+    const end = text.lastIndexOf(PROBE_REPLY)
+    if (end < 0) continue
+    return firstToken(text.slice(end + PROBE_REPLY.length), tokenizer)
+  }
+  return undefined
+}
+
+/** The added token that comes first in `text`; of several at one place the longest. */
+function firstToken(text: string, { added }: Tokenizer): Token | undefined {
+  let best: { at: number; token: Token } | undefined
+  for (const token of added) {
+    const at = token.text === '' ? -1 : text.indexOf(token.text)
+    if (at < 0) continue
+    const better = !best || at < best.at || (at === best.at && token.text.length > best.token.text.length)
+    if (better) best = { at, token: { text: token.text, id: token.id } }
+  }
+  return best?.token
+}

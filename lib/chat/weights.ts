@@ -1,0 +1,128 @@
+/**
+ * From rendered text to token ids with loss weights. A rendering is tokenised once, whole; spans found in the text are
+ * mapped to tokens by character offsets, and a token that overlaps a span carries its weight, as with Transformers'
+ * char_to_token. Weights never come from comparing ids with eos or pad.
+ */
+import type { Conversation, Message, TextRow } from '../data/conversation.ts'
+import { RowProblem } from '../data/rows.ts'
+import type { Encoding } from './encoding.ts'
+import { type HistoryRewrite, type Rendering, renderWithSpans } from './spans.ts'
+import type { ChatTemplate } from './template.ts'
+import type { Tokenizer } from './tokenizer.ts'
+
+export type TrainOn = 'assistant' | 'last' | 'all'
+
+export interface WeightOptions {
+  trainOn: TrainOn
+  /** Weight of the tokens that `trainOn` leaves out. */
+  promptLossWeight: number
+  historyRewrite: HistoryRewrite
+}
+
+/** Text to tokenise, with the weight of its characters. */
+export interface WeightedText {
+  text: string
+  /** Weight of everything outside the spans, from character `baseFrom` on; 0 before it. */
+  base: number
+  baseFrom: number
+  /** Ascending and disjoint. */
+  spans: { start: number; end: number; weight: number }[]
+  /** Token ids around the text that it does not spell (bos and eos of a plain text row). */
+  prefix: number[]
+  suffix: number[]
+}
+
+/**
+ * The texts of a conversation: one, or several where the template rewrites history. Turns of weight 0 count as context.
+ *
+ * @throws RowProblem and TunesmithError as renderWithSpans.
+ */
+export function weightedConversation(
+  template: ChatTemplate,
+  conversation: Conversation,
+  { trainOn, promptLossWeight, historyRewrite }: WeightOptions,
+): WeightedText[] {
+  const { messages } = conversation
+  const base = trainOn === 'all' ? 1 : promptLossWeight
+  if (trainOn === 'all') refuseForeignWeights(messages)
+  const turns = spannedTurns(messages, trainOn, base)
+  if (turns.length === 0 && base === 0) return []
+  return renderWithSpans(template, conversation, turns, historyRewrite).map(({ text, spans, shared }: Rendering) => ({
+    text,
+    base,
+    // What an earlier rendering has in common with this one has carried its weight there.
+    baseFrom: shared,
+    spans: spans.map(({ start, end, turn }) => ({ start, end, weight: messages[turn]!.weight ?? 1 })),
+    prefix: [],
+    suffix: [],
+  }))
+}
+
+/** A plain text row: every token carries loss; bos where the tokenizer adds it, eos so that documents end. */
+export function weightedText({ text }: TextRow, tokenizer: Tokenizer): WeightedText {
+  return {
+    text,
+    base: 1,
+    baseFrom: 0,
+    spans: [],
+    prefix: tokenizer.addsBos && tokenizer.bos ? [tokenizer.bos.id] : [],
+    suffix: tokenizer.eos ? [tokenizer.eos.id] : [],
+  }
+}
+
+/**
+ * The turns whose place in the text must be known: those whose weight differs from the rest of the text.
+ */
+function spannedTurns(messages: readonly Message[], trainOn: TrainOn, base: number): number[] {
+  const assistant = [...messages.keys()].filter((index) => messages[index]!.role === 'assistant')
+  const candidates = trainOn === 'last' ? assistant.slice(-1) : assistant
+  return candidates.filter((index) => (messages[index]!.weight ?? 1) !== base)
+}
+
+function refuseForeignWeights(messages: readonly Message[]): void {
+  const index = messages.findIndex(({ role, weight }) => role !== 'assistant' && weight !== undefined && weight !== 1)
+  if (index < 0) return
+  throw new RowProblem(
+    `messages[${index}].weight`,
+    'with trainOn "all" only assistant turns can have a weight of their own; remove it',
+  )
+}
+
+/** Ids, weights, and the tokens that reach over the edge of a span. */
+export interface WeightedTokens {
+  ids: Int32Array
+  /** [ids.length]; the first is 0, since nothing predicts the first token. */
+  weights: Float32Array
+  /** Spans whose first token begins in the generation prompt, or whose last one ends in what follows. */
+  straddling: number
+}
+
+/** @throws RowProblem where a span has no token, or the text starts with bos twice. */
+export function weighTokens(weighted: WeightedText, encoding: Encoding, tokenizer: Tokenizer): WeightedTokens {
+  const { prefix, suffix, base, baseFrom, spans } = weighted
+  const inner = encoding.ids
+  const ids = new Int32Array(prefix.length + inner.length + suffix.length)
+  ids.set(prefix)
+  ids.set(inner, prefix.length)
+  ids.set(suffix, prefix.length + inner.length)
+  const { bos } = tokenizer
+  if (bos && ids[0] === bos.id && ids[1] === bos.id) {
+    throw new RowProblem('', `the text starts with ${bos.text} twice; the template or the row writes it once too often`)
+  }
+  const weights = new Float32Array(ids.length)
+  if (base > 0) {
+    const from = baseFrom === 0 ? 0 : (encoding.range(baseFrom, weighted.text.length)?.first ?? inner.length)
+    weights.fill(base, baseFrom === 0 ? 0 : prefix.length + from)
+  }
+  let straddling = 0
+  // Turns without loss first: a token shared with a turn that has some carries it.
+  for (const { start, end, weight } of spans.toSorted((a, b) => a.weight - b.weight)) {
+    const range = encoding.range(start, end)
+    if (!range)
+      throw new RowProblem('', `the tokenizer makes no token of ${JSON.stringify(weighted.text.slice(start, end))}`)
+    if (range.startsBefore || range.endsAfter) straddling++
+    weights.fill(weight, prefix.length + range.first, prefix.length + range.end)
+  }
+  weights[0] = 0
+  return { ids, weights, straddling }
+}
