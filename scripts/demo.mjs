@@ -1,0 +1,71 @@
+#!/usr/bin/env node
+/**
+ * The main job in one command, after `npm run setup`: takes the tiny base model of assets/base, lets it complete three
+ * prompts, fine-tunes it on assets/demonstrations.jsonl and gives it the same prompts again.
+ */
+import { existsSync } from 'node:fs'
+import { join, relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+if (!existsSync(join(root, 'dist', 'index.js'))) {
+  console.error('The project is not built yet. Run: npm run setup')
+  process.exit(1)
+}
+const { loadModel, Trainer } = await import('../dist/index.js')
+const { loadConfig } = await import('../dist/cli/config.js')
+const { showProgress } = await import('../dist/cli/progress.js')
+
+/** None of these names, animals and things occurs in the demonstrations. */
+const prompts = [
+  'Tell me a short story about a bear named Joe who finds a golden crown.',
+  'What happened when Anna the monkey lost a blue blanket?',
+  'Peter the dragon keeps a paper boat in the attic. Amy the sheep keeps a silver coin under the bed. What does Amy keep?',
+]
+const maxNewTokens = 160
+
+const heading = (text) => console.log(`\n== ${text} ${'='.repeat(Math.max(0, 76 - text.length))}\n`)
+
+async function answer(folder) {
+  const model = await loadModel(folder)
+  try {
+    for (const content of prompts) {
+      const { text, finishReason } = await model.generate([{ role: 'user', content }], { maxNewTokens })
+      const end =
+        finishReason === 'stop' ? '[stopped by itself]' : `[did not stop: cut off after ${maxNewTokens} tokens]`
+      console.log(`> ${content}\n${text.trim()}\n${end}\n`)
+    }
+  } finally {
+    model.close()
+  }
+}
+
+const config = loadConfig(join(root, 'examples', 'demo.json'), process.argv.slice(2))
+const shown = relative(process.cwd(), config.output) || '.'
+
+heading('Before: the base model writes on and on')
+await answer(config.model)
+
+heading('Fine-tuning on 700 demonstrations, two words of configuration: see examples/demo.json')
+const abort = new AbortController()
+process.once('SIGINT', () => abort.abort())
+const trainer = new Trainer(config)
+const close = showProgress(trainer, { stdout: process.stdout, stderr: process.stderr }, false)
+try {
+  await trainer.fit({ signal: abort.signal })
+} catch (error) {
+  if (!abort.signal.aborted) throw error
+  close()
+  console.error('interrupted: no checkpoint was written')
+  process.exit(130)
+} finally {
+  close()
+}
+
+heading('After: it answers, and stops')
+await answer(config.output)
+
+console.log(`The checkpoint is in ${shown}. Talk to it:
+
+  npx tunesmith generate ${shown} --prompt "Tell me a story about a fox named Pip who finds a red button."
+`)
