@@ -9,6 +9,7 @@ import type { DecoderSpec, StorageType } from '../native/addon.ts'
 import type { ModelFamily, ParameterSource } from './families/family.ts'
 import { readConfig } from './families/index.ts'
 import { describe, type JsonObject, RawObject } from './json.ts'
+import { interruptedSave } from './publish.ts'
 import { isFile, openTensors, type StoredTensor, type TensorStore } from './safetensors.ts'
 import { storageTypeOf } from './safetensors-header.ts'
 
@@ -106,23 +107,13 @@ async function checkFolder(folder: string, path: string): Promise<void> {
   const entries = await readdir(folder).catch(() => undefined)
   if (entries === undefined) throw notFound(path)
   if (entries.includes('config.json')) return
-  if (entries.includes(stagingName)) {
-    throw new TunesmithError(
-      'ERR_CHECKPOINT_INCOMPLETE',
-      `${folder} has no config.json but ${stagingName}: saving it was interrupted. Save it again` +
-        ((await isFile(join(folder, stagingName, 'config.json')))
-          ? `, or move the files of ${stagingName} up into it: all that are missing are there.`
-          : '.'),
-    )
-  }
+  const interrupted = interruptedSave(entries)
+  if (interrupted) throw new TunesmithError('ERR_CHECKPOINT_INCOMPLETE', `${folder} has no config.json: ${interrupted}`)
   throw new TunesmithError(
     'ERR_MODEL_NOT_FOUND',
     `${folder} has no config.json, so it is no Hugging Face model folder.`,
   )
 }
-
-/** Folder inside an existing output folder in which a checkpoint is written before it is moved into place. */
-export const stagingName = '.checkpoint-partial'
 
 function notFound(path: string): TunesmithError {
   const hub = /^[\w.-]+\/[\w.-]+$/.test(path)

@@ -3,17 +3,23 @@
  *
  * Everything is first written into a staging folder on the same file system and flushed to disk. Then:
  * - a folder that did not exist appears by one rename;
- * - in a folder that exists (the run's output, which also holds metrics and checkpoints/) an earlier config.json is
- *   removed first, then the files are renamed into place, config.json last. No loader accepts a folder without it, so
- *   the folder never looks whole between the first rename and the last. What a crash leaves in the staging folder
- *   is then all that is missing, and opening the folder says so (ERR_CHECKPOINT_INCOMPLETE).
+ * - in a folder that exists (the run's output, which also holds metrics and checkpoints/) the staging folder lies inside
+ *   and its name says how far things are. `.checkpoint-partial` is being written and worth nothing. Once whole it becomes
+ *   `.checkpoint-complete`; files of an earlier checkpoint are removed, config.json first. `.checkpoint-moving` means that
+ *   nothing of the earlier one is left; its files are renamed into place, config.json last.
+ *
+ * No loader accepts a folder without config.json, so the folder never looks whole while it holds a mixture, and whoever
+ * opens it is told where the rest is.
  */
 import { mkdir, open, readdir, realpath, rename, rm, stat, statfs, unlink, writeFile } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { TunesmithError } from '../errors.ts'
-import { stagingName } from './open.ts'
 import { indexFile } from './safetensors.ts'
 import { isTokenizerFile } from './tokenizer-files.ts'
+
+const partial = '.checkpoint-partial'
+const complete = '.checkpoint-complete'
+const moving = '.checkpoint-moving'
 
 /**
  * Runs `write` on an empty staging folder and moves what it wrote to `folder`. If `write` fails, the staging folder is
@@ -24,7 +30,7 @@ import { isTokenizerFile } from './tokenizer-files.ts'
 export async function publish(folder: string, write: (staging: string) => Promise<void>): Promise<void> {
   const target = resolve(folder)
   const exists = (await stat(target).catch(() => undefined)) !== undefined
-  const staging = exists ? join(target, stagingName) : join(dirname(target), `.${basename(target)}.partial`)
+  const staging = exists ? join(target, partial) : join(dirname(target), `.${basename(target)}.partial`)
   try {
     // Left by a process that died; nothing else writes there.
     await rm(staging, { recursive: true, force: true })
@@ -42,6 +48,21 @@ export async function publish(folder: string, write: (staging: string) => Promis
   } catch (error) {
     throw asOutputError(error, target, 'could not be written')
   }
+}
+
+/**
+ * What an interrupted save has left in a folder without config.json, and what to do about it.
+ *
+ * @param entries names in the folder
+ * @returns undefined where there was no such save
+ */
+export function interruptedSave(entries: readonly string[]): string | undefined {
+  const cut = 'saving it was interrupted'
+  if (entries.includes(complete))
+    return `${cut}. The checkpoint is whole in its folder ${complete}: use that, or save it again.`
+  if (entries.includes(moving))
+    return `${cut}. Move the files of its folder ${moving} up into it: all that are missing are there.`
+  return entries.includes(partial) ? `${cut} before it was whole. Save it again.` : undefined
 }
 
 export interface OutputCheck {
@@ -94,17 +115,24 @@ function isCheckpointFile(name: string): boolean {
 }
 
 async function moveInto(target: string, staging: string): Promise<void> {
+  // What an earlier interruption has left is kept until there is something whole to replace it.
+  await rm(join(target, complete), { recursive: true, force: true })
+  await rm(join(target, moving), { recursive: true, force: true })
+  await rename(staging, join(target, complete))
+  await flushFolder(target)
   await rm(join(target, 'config.json'), { force: true })
   await flushFolder(target)
   for (const name of await readdir(target)) {
     if (isCheckpointFile(name)) await rm(join(target, name), { recursive: true })
   }
-  for (const name of await readdir(staging)) {
-    if (name !== 'config.json') await rename(join(staging, name), join(target, name))
+  await flushFolder(target)
+  await rename(join(target, complete), join(target, moving))
+  for (const name of await readdir(join(target, moving))) {
+    if (name !== 'config.json') await rename(join(target, moving, name), join(target, name))
   }
   await flushFolder(target)
-  await rename(join(staging, 'config.json'), join(target, 'config.json'))
-  await rm(staging, { recursive: true })
+  await rename(join(target, moving, 'config.json'), join(target, 'config.json'))
+  await rm(join(target, moving), { recursive: true })
   await flushFolder(target)
 }
 

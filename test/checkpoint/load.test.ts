@@ -147,12 +147,16 @@ describe('opening a checkpoint', () => {
     await rejects(openCheckpoint(folder()), 'ERR_INVALID_CONFIG', /config\.json is not valid JSON/)
   })
 
-  it('says what an interrupted save has left', async () => {
-    mkdirSync(join(folder(), '.checkpoint-partial'))
-    await rejects(openCheckpoint(folder()), 'ERR_CHECKPOINT_INCOMPLETE', /interrupted\. Save it again\.$/)
-    writeFileSync(join(folder(), '.checkpoint-partial', 'config.json'), '{}')
-    await rejects(openCheckpoint(folder()), 'ERR_CHECKPOINT_INCOMPLETE', /Save it again, or move the files/)
-  })
+  for (const [name, pattern] of [
+    ['.checkpoint-partial', /interrupted before it was whole\. Save it again/],
+    ['.checkpoint-complete', /whole in its folder \.checkpoint-complete: use that/],
+    ['.checkpoint-moving', /Move the files of its folder \.checkpoint-moving up/],
+  ] as const) {
+    it(`says what to do about an interrupted save that left ${name}`, async () => {
+      mkdirSync(join(folder(), name))
+      await rejects(openCheckpoint(folder()), 'ERR_CHECKPOINT_INCOMPLETE', pattern)
+    })
+  }
 })
 
 describe('describing a model without weights', () => {
