@@ -55,6 +55,16 @@ export interface EngineOptions {
   maxSequences: number
   /** Positions of the key/value cache for generation; 0 = none. */
   cacheTokens: number
+  /** Times every op, for profile(); costs a little. Default false. */
+  profile?: boolean
+}
+
+/** Time spent in one op. */
+export interface OpTime {
+  /** With the shape of the weight for linear ones: `linear_forward 3072x576`. */
+  op: string
+  calls: number
+  seconds: number
 }
 
 /** Bytes per kind; `total` is the arena. */
@@ -88,7 +98,7 @@ export interface LossSums {
   supervised: number
   /** Of those, rows whose target is the most likely token. */
   correct: number
-  /** Mean-free per-conversation sums, [B] of each micro-batch in order: Σ weight · nll. */
+  /** [B] the same per conversation, in their order. */
   perSequence: Float64Array
 }
 
@@ -135,6 +145,8 @@ export interface NativeEngine {
   logits(batch: MicroBatch): Promise<Float32Array>
   /** Appends tokens to the cache at `position` and returns the [V] logits after the last. */
   extend(tokens: Int32Array, position: number): Promise<Float32Array>
+  /** Times since the last call, longest first; the engine must have been made with `profile`. */
+  profile(): Promise<OpTime[]>
   /** Ends running and queued work within a layer's time; their promises reject with ERR_CANCELLED. */
   cancel(): void
   /** Cancels, waits for the thread and frees everything. */

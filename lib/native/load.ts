@@ -14,7 +14,8 @@ export function packageRoot(): string {
   let folder = dirname(fileURLToPath(import.meta.url))
   while (!existsSync(join(folder, 'package.json'))) {
     const parent = dirname(folder)
-    if (parent === folder) throw new TunesmithError('ERR_ADDON_NOT_LOADED', 'the package.json of tunesmith was not found')
+    if (parent === folder)
+      throw new TunesmithError('ERR_ADDON_NOT_LOADED', 'the package.json of tunesmith was not found')
     folder = parent
   }
   return folder
@@ -48,7 +49,8 @@ function diagnosis(root: string, cause: unknown): string {
       (glibc ? `, glibc ${glibc}` : ''),
     reason,
   ]
-  if (/GLIBC|GLIBCXX/.test(reason)) lines.push('It needs glibc 2.34 and libstdc++ of GCC 12 or newer (Debian 12, Ubuntu 22.04).')
+  if (/GLIBC|GLIBCXX/.test(reason))
+    lines.push('It needs glibc 2.34 and libstdc++ of GCC 12 or newer (Debian 12, Ubuntu 22.04).')
   lines.push(`To build it here: cd ${root} && npm run setup`)
   return lines.join('\n')
 }

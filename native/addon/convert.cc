@@ -78,6 +78,7 @@ EngineOptions engine_options(Napi::Object in) {
   EngineOptions options;
   options.backend = text(in, "backend");
   options.threads = int(integer(in, "threads"));
+  options.profile = in.Get("profile").ToBoolean();
   options.spec = decoder_spec(object(in, "spec"));
   options.decoder.compute = storage_type(text(in, "compute"));
   options.decoder.training = boolean(in, "training");

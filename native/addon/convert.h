@@ -17,6 +17,7 @@ namespace tunesmith {
 struct EngineOptions {
   std::string backend;
   int threads;
+  bool profile;  // times every op
   DecoderSpec spec;
   DecoderOptions decoder;
 };

@@ -52,6 +52,7 @@ Napi::Function Engine::define(Napi::Env env) {
                          InstanceMethod<&Engine::evaluate>("evaluate"),
                          InstanceMethod<&Engine::logits>("logits"),
                          InstanceMethod<&Engine::extend>("extend"),
+                         InstanceMethod<&Engine::profile>("profile"),
                          InstanceMethod<&Engine::cancel>("cancel"),
                          InstanceMethod<&Engine::close>("close"),
                      });
@@ -61,6 +62,11 @@ Engine::Engine(const Napi::CallbackInfo& info) : ObjectWrap(info) {
   guarded(info.Env(), [&] {
     const EngineOptions options = engine_options(object_argument(info, 0, "options"));
     backend_ = create_backend(options.backend, options.threads);
+    if (options.profile) {
+      auto profiled = std::make_unique<ProfiledBackend>(std::move(backend_));
+      profiled_ = profiled.get();
+      backend_ = std::move(profiled);
+    }
     decoder_ = std::make_unique<Decoder>(options.spec, options.decoder, *backend_, arena_);
     memory_ = backend_->allocate(arena_.total());
     arena_.bind(memory_);
@@ -224,6 +230,25 @@ Napi::Value Engine::extend(const Napi::CallbackInfo& info) {
     return post([this, tokens = std::move(tokens), position]() -> Worker::Result {
       return [values = decoder_->extend(tokens, position, worker_->cancelled())](Napi::Env env) {
         return floats(env, values);
+      };
+    });
+  });
+}
+
+Napi::Value Engine::profile(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    return post([this]() -> Worker::Result {
+      if (!profiled_) throw CodedError("ERR_INVALID_ARGUMENT", "this engine was created without profile: true");
+      return [times = profiled_->take()](Napi::Env env) {
+        Napi::Array result = Napi::Array::New(env, times.size());
+        for (uint32_t i = 0; i < times.size(); i++) {
+          Napi::Object entry = Napi::Object::New(env);
+          entry.Set("op", times[i].op);
+          entry.Set("calls", double(times[i].calls));
+          entry.Set("seconds", times[i].seconds);
+          result.Set(i, entry);
+        }
+        return result;
       };
     });
   });

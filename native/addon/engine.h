@@ -7,6 +7,7 @@
 
 #include "addon/convert.h"
 #include "addon/worker.h"
+#include "backend/profiled.h"
 
 namespace tunesmith {
 
@@ -29,6 +30,7 @@ class Engine : public Napi::ObjectWrap<Engine> {
   Napi::Value evaluate(const Napi::CallbackInfo& info);
   Napi::Value logits(const Napi::CallbackInfo& info);
   Napi::Value extend(const Napi::CallbackInfo& info);
+  Napi::Value profile(const Napi::CallbackInfo& info);
   void cancel(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
 
@@ -39,6 +41,7 @@ class Engine : public Napi::ObjectWrap<Engine> {
 
   // Torn down in the opposite order: the thread first, then what it works on.
   std::unique_ptr<Backend> backend_;
+  ProfiledBackend* profiled_ = nullptr;  // backend_ itself, where times were asked for
   Arena arena_;
   void* memory_ = nullptr;
   std::unique_ptr<Decoder> decoder_;

@@ -1,0 +1,141 @@
+#include "backend/profiled.h"
+
+#include <algorithm>
+#include <chrono>
+
+namespace tunesmith {
+
+namespace {
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+}  // namespace
+
+template <class Op>
+auto ProfiledBackend::timed(const char* name, Op op) {
+  struct Count {
+    OpTime& time;
+    Backend& backend;
+    double began = now();
+    ~Count() {
+      backend.synchronize();
+      time.seconds += now() - began;
+      time.calls++;
+    }
+  } count{times_.try_emplace(name, OpTime{name, 0, 0}).first->second, *inner_};
+  return op();
+}
+
+template <class Op>
+void ProfiledBackend::timed(const char* name, int64_t n, int64_t k, Op op) {
+  timed((std::string(name) + " " + std::to_string(n) + "x" + std::to_string(k)).c_str(), op);
+}
+
+std::vector<OpTime> ProfiledBackend::take() {
+  std::vector<OpTime> result;
+  for (auto& [name, time] : times_) result.push_back(time);
+  times_.clear();
+  std::sort(result.begin(), result.end(), [](const OpTime& a, const OpTime& b) { return a.seconds > b.seconds; });
+  return result;
+}
+
+void ProfiledBackend::zero(void* device, size_t bytes) {
+  timed("zero", [&] { inner_->zero(device, bytes); });
+}
+
+void ProfiledBackend::linear_prepare(const LinearWeight& weight, bool training) {
+  timed("linear_prepare", [&] { inner_->linear_prepare(weight, training); });
+}
+
+void ProfiledBackend::linear_forward(Tensor y, Tensor x, const LinearWeight& weight, Tensor bias) {
+  timed("linear_forward", weight.master.rows, weight.master.cols, [&] { inner_->linear_forward(y, x, weight, bias); });
+}
+
+void ProfiledBackend::linear_backward_input(Tensor dx, Tensor dy, const LinearWeight& weight, bool accumulate) {
+  timed("linear_backward_input", weight.master.rows, weight.master.cols,
+        [&] { inner_->linear_backward_input(dx, dy, weight, accumulate); });
+}
+
+void ProfiledBackend::linear_backward_weight(Tensor dw, Tensor dy, Tensor x, bool accumulate) {
+  timed("linear_backward_weight", dw.rows, dw.cols, [&] { inner_->linear_backward_weight(dw, dy, x, accumulate); });
+}
+
+void ProfiledBackend::bias_backward(Tensor dbias, Tensor dy) {
+  timed("bias_backward", [&] { inner_->bias_backward(dbias, dy); });
+}
+
+void ProfiledBackend::embedding_forward(Tensor out, Tensor table, const int32_t* tokens) {
+  timed("embedding_forward", [&] { inner_->embedding_forward(out, table, tokens); });
+}
+
+void ProfiledBackend::embedding_backward(Tensor dtable, Tensor dout, const int32_t* tokens) {
+  timed("embedding_backward", [&] { inner_->embedding_backward(dtable, dout, tokens); });
+}
+
+void ProfiledBackend::rmsnorm_forward(Tensor out, Tensor y, Tensor rstd, Tensor residual, Tensor delta, Tensor weight,
+                                      double epsilon) {
+  timed("rmsnorm_forward", [&] { inner_->rmsnorm_forward(out, y, rstd, residual, delta, weight, epsilon); });
+}
+
+void ProfiledBackend::rmsnorm_apply(Tensor y, Tensor x, Tensor rstd, Tensor weight) {
+  timed("rmsnorm_apply", [&] { inner_->rmsnorm_apply(y, x, rstd, weight); });
+}
+
+void ProfiledBackend::rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, Tensor x, Tensor rstd,
+                                       Tensor weight) {
+  timed("rmsnorm_backward", [&] { inner_->rmsnorm_backward(dx, dx_compute, dweight, dy, x, rstd, weight); });
+}
+
+void ProfiledBackend::rope(Tensor x, int32_t heads, int32_t head_dim, Tensor table, const int32_t* positions,
+                           bool inverse) {
+  timed("rope", [&] { inner_->rope(x, heads, head_dim, table, positions, inverse); });
+}
+
+void ProfiledBackend::attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
+                                        const AttentionBatch& batch, const AttentionShape& shape) {
+  timed("attention_forward", [&] { inner_->attention_forward(out, lse, q, k, v, batch, shape); });
+}
+
+void ProfiledBackend::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q,
+                                         Tensor k, Tensor v, const AttentionBatch& batch, const AttentionShape& shape) {
+  timed("attention_backward", [&] { inner_->attention_backward(dq, dk, dv, dout, out, lse, q, k, v, batch, shape); });
+}
+
+void ProfiledBackend::gated_forward(Tensor out, Tensor gate_up, Activation activation) {
+  timed("gated_forward", [&] { inner_->gated_forward(out, gate_up, activation); });
+}
+
+void ProfiledBackend::gated_backward(Tensor dgate_up, Tensor dout, Tensor gate_up, Activation activation) {
+  timed("gated_backward", [&] { inner_->gated_backward(dgate_up, dout, gate_up, activation); });
+}
+
+void ProfiledBackend::gather_rows(Tensor out, Tensor x, const int32_t* rows) {
+  timed("gather_rows", [&] { inner_->gather_rows(out, x, rows); });
+}
+
+void ProfiledBackend::scatter_add_rows(Tensor x, Tensor in, const int32_t* rows, int64_t count) {
+  timed("scatter_add_rows", [&] { inner_->scatter_add_rows(x, in, rows, count); });
+}
+
+void ProfiledBackend::cast(Tensor out, Tensor in) {
+  timed("cast", [&] { inner_->cast(out, in); });
+}
+
+void ProfiledBackend::cross_entropy(Tensor logits, Tensor dlogits, Tensor nll, int32_t* correct, const int32_t* targets,
+                                    Tensor weights, double scale) {
+  timed("cross_entropy", [&] { inner_->cross_entropy(logits, dlogits, nll, correct, targets, weights, scale); });
+}
+
+double ProfiledBackend::sum_squares(Tensor x) {
+  return timed("sum_squares", [&] { return inner_->sum_squares(x); });
+}
+
+void ProfiledBackend::adamw(Tensor weight, Tensor m, Tensor v, Tensor grad, const AdamWStep& step) {
+  timed("adamw", [&] { inner_->adamw(weight, m, v, grad, step); });
+}
+
+void ProfiledBackend::sgd(Tensor weight, Tensor grad, double learning_rate, double weight_decay, double grad_scale) {
+  timed("sgd", [&] { inner_->sgd(weight, grad, learning_rate, weight_decay, grad_scale); });
+}
+
+}  // namespace tunesmith

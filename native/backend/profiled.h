@@ -1,0 +1,83 @@
+// Times every op of another backend, for benchmarks that say where a step's time goes.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+
+namespace tunesmith {
+
+struct OpTime {
+  std::string op;  // "linear_forward 3072x576", "attention_backward", ...
+  int64_t calls;
+  double seconds;
+};
+
+// Forwards to `inner` and waits for the stream after each op, so that a device's asynchronous work is counted where it
+// belongs.
+class ProfiledBackend final : public Backend {
+ public:
+  explicit ProfiledBackend(std::unique_ptr<Backend> inner) : inner_(std::move(inner)) {}
+
+  // Since the last call, longest first.
+  std::vector<OpTime> take();
+
+  BackendInfo info() const override { return inner_->info(); }
+  bool supports(DType compute) const override { return inner_->supports(compute); }
+  int64_t row_bucket() const override { return inner_->row_bucket(); }
+  void* allocate(size_t bytes) override { return inner_->allocate(bytes); }
+  void release(void* memory) noexcept override { inner_->release(memory); }
+  void upload(void* device, const void* host, size_t bytes) override { inner_->upload(device, host, bytes); }
+  void download(void* host, const void* device, size_t bytes) override { inner_->download(host, device, bytes); }
+  void zero(void* device, size_t bytes) override;
+  void synchronize() override { inner_->synchronize(); }
+  size_t linear_prepared_bytes(int64_t n, int64_t k, DType compute, bool training) const override {
+    return inner_->linear_prepared_bytes(n, k, compute, training);
+  }
+  size_t linear_scratch_bytes(int64_t max_rows, int64_t n, int64_t k, DType compute, bool training) const override {
+    return inner_->linear_scratch_bytes(max_rows, n, k, compute, training);
+  }
+  void set_scratch(void* memory, size_t bytes) override { inner_->set_scratch(memory, bytes); }
+  void linear_prepare(const LinearWeight& weight, bool training) override;
+  void linear_forward(Tensor y, Tensor x, const LinearWeight& weight, Tensor bias) override;
+  void linear_backward_input(Tensor dx, Tensor dy, const LinearWeight& weight, bool accumulate) override;
+  void linear_backward_weight(Tensor dw, Tensor dy, Tensor x, bool accumulate) override;
+  void bias_backward(Tensor dbias, Tensor dy) override;
+  void embedding_forward(Tensor out, Tensor table, const int32_t* tokens) override;
+  void embedding_backward(Tensor dtable, Tensor dout, const int32_t* tokens) override;
+  void rmsnorm_forward(Tensor out, Tensor y, Tensor rstd, Tensor residual, Tensor delta, Tensor weight,
+                       double epsilon) override;
+  void rmsnorm_apply(Tensor y, Tensor x, Tensor rstd, Tensor weight) override;
+  void rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, Tensor x, Tensor rstd,
+                        Tensor weight) override;
+  void rope(Tensor x, int32_t heads, int32_t head_dim, Tensor table, const int32_t* positions, bool inverse) override;
+  void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const AttentionBatch& batch,
+                         const AttentionShape& shape) override;
+  void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q, Tensor k,
+                          Tensor v, const AttentionBatch& batch, const AttentionShape& shape) override;
+  void gated_forward(Tensor out, Tensor gate_up, Activation activation) override;
+  void gated_backward(Tensor dgate_up, Tensor dout, Tensor gate_up, Activation activation) override;
+  void gather_rows(Tensor out, Tensor x, const int32_t* rows) override;
+  void scatter_add_rows(Tensor x, Tensor in, const int32_t* rows, int64_t count) override;
+  void cast(Tensor out, Tensor in) override;
+  void cross_entropy(Tensor logits, Tensor dlogits, Tensor nll, int32_t* correct, const int32_t* targets,
+                     Tensor weights, double scale) override;
+  double sum_squares(Tensor x) override;
+  void adamw(Tensor weight, Tensor m, Tensor v, Tensor grad, const AdamWStep& step) override;
+  void sgd(Tensor weight, Tensor grad, double learning_rate, double weight_decay, double grad_scale) override;
+
+ private:
+  // Runs op and counts its time under `name`, or under name and an [n, k] shape.
+  template <class Op>
+  auto timed(const char* name, Op op);
+  template <class Op>
+  void timed(const char* name, int64_t n, int64_t k, Op op);
+
+  std::unique_ptr<Backend> inner_;
+  std::map<std::string, OpTime> times_;
+};
+
+}  // namespace tunesmith
