@@ -1,15 +1,17 @@
 /** Numbers as people read them. */
 
 const integers = new Intl.NumberFormat('en-US', { maximumFractionDigits: 0 })
+const hundredths = new Intl.NumberFormat('en-US', { maximumFractionDigits: 2 })
 
 /** 1234567 → '1,234,567' */
 export function count(value: number): string {
   return integers.format(value)
 }
 
-/** '1 step', '2 steps' */
+/** '1 step', '2 steps', '0.33 epochs' */
 export function plural(value: number, noun: string): string {
-  return `${count(value)} ${noun}${value === 1 ? '' : 's'}`
+  const text = hundredths.format(value)
+  return `${text} ${noun}${text === '1' ? '' : 's'}`
 }
 
 /** Bytes in KiB, MiB or GiB, three digits. */

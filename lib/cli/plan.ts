@@ -2,7 +2,7 @@
 import type { TrainingPlan } from '../trainer/events.ts'
 import { type Command, exitCode, onlyPositional, readArguments, type Streams } from './command.ts'
 import { loadConfig } from './config.ts'
-import { bytes, count, duration, percent, table } from './format.ts'
+import { bytes, count, duration, percent, plural, table } from './format.ts'
 import { warningLine } from './progress-lines.ts'
 
 const help = `usage: tunesmith plan CONFIG [--set key=value]... [--json]
@@ -32,7 +32,7 @@ async function run(args: string[], { stdout, stderr }: Streams): Promise<number>
 export function planTable(plan: TrainingPlan): string {
   const { memory, data } = plan
   const batch =
-    plan.batchSize === undefined ? `${count(plan.batchTokens ?? 0)} tokens` : `${plan.batchSize} conversations`
+    plan.batchSize === undefined ? plural(plan.batchTokens ?? 0, 'token') : plural(plan.batchSize, 'conversation')
   const kinds = [
     ['parameters', memory.parameters],
     ['prepared weights', memory.prepared],
@@ -54,19 +54,21 @@ export function planTable(plan: TrainingPlan): string {
     ['tokens', count(plan.tokens)],
     ['with loss', `${count(plan.supervisedTokens)} (${percent(plan.supervisedTokens / Math.max(1, plan.tokens))})`],
     ['longest', `${count(plan.longest.tokens)} tokens, ${plan.longest.source}`],
-    ['for evaluation', `${count(plan.evalConversations)} conversations, ${count(plan.evalTokens)} tokens`],
+    [
+      'for evaluation',
+      plan.evalConversations === 0
+        ? 'none'
+        : `${plural(plan.evalConversations, 'conversation')}, ${plural(plan.evalTokens, 'token')}`,
+    ],
     ...data.dropped.map(
       ({ reason, count: rows, examples }) => ['dropped', `${count(rows)}: ${reason} (${examples.join(', ')})`] as const,
     ),
     ['Run'],
-    [
-      'steps',
-      `${count(plan.steps)} (${count(plan.stepsPerEpoch)} per epoch, ${Number(plan.epochs.toFixed(2))} epochs)`,
-    ],
+    ['steps', `${count(plan.steps)} (${count(plan.stepsPerEpoch)} per epoch, ${plural(plan.epochs, 'epoch')})`],
     ['per step', batch],
     ['at once', `up to ${count(plan.microBatchTokens)} tokens`],
-    ['warmup', `${count(plan.warmupSteps)} steps`],
-    ['device', `${plan.device}, ${plan.precision}, ${plan.threads} threads`],
+    ['warmup', plural(plan.warmupSteps, 'step')],
+    ['device', `${plan.device}, ${plan.precision}, ${plural(plan.threads, 'thread')}`],
     ['estimated time', plan.estimatedSeconds === undefined ? 'not known' : duration(plan.estimatedSeconds)],
     ['Memory'],
     ...kinds.filter(([, size]) => size > 0).map(([name, size]) => [name, bytes(size)] as const),

@@ -15,7 +15,10 @@ export function showBar(trainer: TrainerEmitter, { stdout, stderr }: Streams): C
     if (total === undefined) bar.show(`${what}  {tail}`, 0, 0, `${count(done)} rows`)
     else bar.show(`${what} {bar} {percentage} %`, done, total, '')
   })
-  trainer.on('plan', (plan) => bar.above(stdout, planLine(plan)))
+  trainer.on('plan', (plan) => {
+    bar.close()
+    stdout.write(`${planLine(plan)}\n`)
+  })
   trainer.on('start', ({ steps }) => {
     time.start(steps)
     bar.show(training, 0, steps, 'first step')

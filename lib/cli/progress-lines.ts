@@ -19,10 +19,21 @@ export function showLines(trainer: TrainerEmitter, { stdout, stderr }: Streams):
   return () => {}
 }
 
+/** Milliseconds between two `prepare` events in JSON. */
+const prepareInterval = 500
+
 export function showJson(trainer: TrainerEmitter, { stdout, stderr }: Streams): Close {
   const print = (event: string, fields: object) => stdout.write(`${JSON.stringify({ event, ...fields })}\n`)
-  for (const name of ['plan', 'start', 'prepare', 'step', 'eval', 'checkpoint', 'warning'] as const)
+  for (const name of ['plan', 'start', 'step', 'eval', 'checkpoint', 'warning'] as const)
     trainer.on(name, (fields: object) => print(name, fields))
+  // These come by the thousand while a large file is read.
+  let printed = Number.NEGATIVE_INFINITY
+  trainer.on('prepare', (fields) => {
+    const now = performance.now()
+    if (fields.done !== fields.total && now - printed < prepareInterval) return
+    printed = now
+    print('prepare', fields)
+  })
   trainer.on('warning', (event) => stderr.write(`${warningLine(event)}\n`))
   // The history has been printed already, event by event.
   trainer.on('end', ({ history: _, ...result }) => print('end', result))
@@ -33,7 +44,7 @@ export function planLine(plan: TrainingPlan): string {
   const share = percent(plan.supervisedTokens / Math.max(1, plan.tokens))
   return [
     `${plural(plan.conversations, 'conversation')} of ${count(plan.tokens)} tokens, ${share} with loss`,
-    `${plural(plan.steps, 'step')} in ${plural(Number(plan.epochs.toFixed(2)), 'epoch')}`,
+    `${plural(plan.steps, 'step')} in ${plural(plan.epochs, 'epoch')}`,
     `${plan.device} ${plan.precision}, ${plural(plan.threads, 'thread')}`,
   ].join('; ')
 }
@@ -59,9 +70,13 @@ export function warningLine({ code, message }: WarningEvent): string {
   return `warning: ${message} [${code}]`
 }
 
-export function endLine({ steps, seconds, history, output }: FitResult): string {
-  const first = history.steps[0]
-  const last = history.steps.at(-1)
-  const loss = first && last ? `, loss ${first.loss.toFixed(4)} → ${last.loss.toFixed(4)}` : ''
-  return `${plural(steps, 'step')} in ${duration(seconds)}${loss}; checkpoint in ${output}`
+/** With the evaluation loss before and after where there is one: that of single steps goes up and down with their rows. */
+export function endLine({ steps, seconds, loss, history, output }: FitResult): string {
+  const before = history.evals[0]
+  const after = history.evals.at(-1)
+  const course =
+    before && after
+      ? `evaluation loss ${before.loss.toFixed(4)} → ${after.loss.toFixed(4)}`
+      : `loss of the last ${loss.toFixed(4)}`
+  return `${plural(steps, 'step')} in ${duration(seconds)}, ${course}; checkpoint in ${output}`
 }
