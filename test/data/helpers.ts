@@ -1,0 +1,54 @@
+import assert from 'node:assert/strict'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { TunesmithError } from '../../lib/errors.ts'
+
+/** A temporary folder for the tests of a suite, removed after them. */
+export function temporaryFolder(): {
+  path: (name: string) => string
+  write: (name: string, content: string | Uint8Array) => Promise<string>
+} {
+  let folder = ''
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'tunesmith-test-'))
+  })
+  after(async () => rm(folder, { recursive: true, force: true }))
+  const path = (name: string) => join(folder, name)
+  return {
+    path,
+    write: async (name, content) => {
+      await writeFile(path(name), content)
+      return path(name)
+    },
+  }
+}
+
+/** A check for assert.rejects: the code, and every part the message must contain. */
+export function failure(code: string, ...parts: (string | RegExp)[]): (error: unknown) => true {
+  return (error) => {
+    assert.ok(error instanceof TunesmithError, `${error}`)
+    assert.equal(error.code, code, error.message)
+    for (const part of parts) {
+      if (typeof part === 'string')
+        assert.ok(error.message.includes(part), `${error.message}\ndoes not mention ${part}`)
+      else assert.match(error.message, part)
+    }
+    return true
+  }
+}
+
+/** The lines of a JSONL file. */
+export function jsonl(...rows: unknown[]): string {
+  return rows.map((row) => `${typeof row === 'string' ? row : JSON.stringify(row)}\n`).join('')
+}
+
+/** A row of one exchange. */
+export function exchange(question: string, answer: string): { messages: { role: string; content: string }[] } {
+  return {
+    messages: [
+      { role: 'user', content: question },
+      { role: 'assistant', content: answer },
+    ],
+  }
+}
