@@ -1,8 +1,9 @@
 /** Relative paths among the options, made absolute against the folder they were written in. */
 import { isAbsolute, resolve } from 'node:path'
+import { BUILTIN_NAMES } from '../chat/builtin-templates.ts'
 
 /** Chat templates that are names and not files. */
-export const templateNames = ['model', 'chatml', 'plain']
+export const templateNames: readonly string[] = ['model', ...BUILTIN_NAMES]
 
 /** Whether a chatTemplate is meant as a file: it has a folder or an extension in it. */
 export function isTemplateFile(template: string): boolean {
