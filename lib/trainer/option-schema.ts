@@ -69,7 +69,7 @@ export const schema = z.strictObject(
     ),
     chatTemplate: path("'model', 'chatml', 'plain' or the path of a Jinja file").optional(),
     historyRewrite: oneOf('split', 'error').optional(),
-    controlTokensInText: oneOf('error', 'keep', 'escape').optional(),
+    controlTokensInText: oneOf('error', 'keep').optional(),
     trainOn: oneOf('assistant', 'last', 'all').optional(),
     promptLossWeight: upTo1.optional(),
     maxLength: integer(2).optional(),

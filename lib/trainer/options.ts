@@ -58,8 +58,8 @@ export interface TrainerOptions {
    * example per assistant turn, 'error' refuses. Default 'split'.
    */
   historyRewrite?: 'split' | 'error'
-  /** Text that spells a control token: 'error' refuses the row, 'keep' encodes it as the token, 'escape' as text. Default 'error'. */
-  controlTokensInText?: 'error' | 'keep' | 'escape'
+  /** Text that spells a control token: 'error' refuses the row, 'keep' lets it become the token. Default 'error'. */
+  controlTokensInText?: 'error' | 'keep'
   /** Turns that carry loss: 'assistant' every assistant turn, 'last' the last one only, 'all' every token. Default 'assistant'. */
   trainOn?: 'assistant' | 'last' | 'all'
   /** Loss weight of the tokens `trainOn` leaves out, 0 to 1. Default 0. */
@@ -151,7 +151,7 @@ export interface ResolvedOptions {
   /** 'model', a built-in name, or an absolute path. */
   chatTemplate: string
   historyRewrite: 'split' | 'error'
-  controlTokensInText: 'error' | 'keep' | 'escape'
+  controlTokensInText: 'error' | 'keep'
   trainOn: 'assistant' | 'last' | 'all'
   promptLossWeight: number
   maxLength?: number

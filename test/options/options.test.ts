@@ -234,6 +234,7 @@ describe('a wrong value', () => {
     [{ threads: 0 }, /^option threads /],
     [{ optimizer: 'adam' }, /^option optimizer /],
     [{ maxLength: 1 }, /^option maxLength must be an integer from 2 up; found 1$/],
+    [{ controlTokensInText: 'escape' }, /^option controlTokensInText must be 'error' or 'keep'/],
     [{ outputDtype: 'int8' }, /^option outputDtype /],
     [{ model: '' }, /^option model must be the folder of a checkpoint/],
     [{ model: 3 }, /^option model must be the folder .*; found 3$/],
