@@ -1,0 +1,75 @@
+// The CPU backend: oneDNN for the matmuls, Highway with run-time dispatch for everything else, OpenMP for threads.
+// One source file per op, each holding its vector kernels and the Backend methods that call them.
+#pragma once
+
+#include <memory>
+
+#include "backend/backend.h"
+#include "cpu/scratch.h"
+
+namespace tunesmith::cpu {
+
+class Matmuls;
+
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(int threads);
+  ~CpuBackend() override;
+
+  BackendInfo info() const override;
+  bool supports(DType compute) const override;
+  int64_t row_bucket() const override { return 64; }
+
+  void* allocate(size_t bytes) override;
+  void release(void* memory) noexcept override;
+  void upload(void* device, const void* host, size_t bytes) override;
+  void download(void* host, const void* device, size_t bytes) override;
+  void zero(void* device, size_t bytes) override;
+  void synchronize() override {}
+
+  size_t linear_prepared_bytes(int64_t n, int64_t k, DType compute, bool training) const override;
+  size_t linear_scratch_bytes(int64_t max_rows, int64_t n, int64_t k, DType compute, bool training) const override;
+  void set_scratch(void* memory, size_t bytes) override;
+  void linear_prepare(const LinearWeight& weight, bool training) override;
+  void linear_forward(Tensor y, Tensor x, const LinearWeight& weight, Tensor bias) override;
+  void linear_backward_input(Tensor dx, Tensor dy, const LinearWeight& weight, bool accumulate) override;
+  void linear_backward_weight(Tensor dw, Tensor dy, Tensor x, bool accumulate) override;
+  void bias_backward(Tensor dbias, Tensor dy) override;
+
+  void embedding_forward(Tensor out, Tensor table, const int32_t* tokens) override;
+  void embedding_backward(Tensor dtable, Tensor dout, const int32_t* tokens) override;
+
+  void rmsnorm_forward(Tensor out, Tensor y, Tensor rstd, Tensor residual, Tensor delta, Tensor weight,
+                       double epsilon) override;
+  void rmsnorm_apply(Tensor y, Tensor x, Tensor rstd, Tensor weight) override;
+  void rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, Tensor x, Tensor rstd,
+                        Tensor weight) override;
+
+  void rope(Tensor x, int32_t heads, int32_t head_dim, Tensor table, const int32_t* positions, bool inverse) override;
+
+  void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const AttentionBatch& batch,
+                         const AttentionShape& shape) override;
+  void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q, Tensor k,
+                          Tensor v, const AttentionBatch& batch, const AttentionShape& shape) override;
+
+  void gated_forward(Tensor out, Tensor gate_up, Activation activation) override;
+  void gated_backward(Tensor dgate_up, Tensor dout, Tensor gate_up, Activation activation) override;
+
+  void gather_rows(Tensor out, Tensor x, const int32_t* rows) override;
+  void scatter_add_rows(Tensor x, Tensor in, const int32_t* rows, int64_t count) override;
+  void cast(Tensor out, Tensor in) override;
+
+  void cross_entropy(Tensor logits, Tensor dlogits, Tensor nll, int32_t* correct, const int32_t* targets,
+                     Tensor weights, double scale) override;
+
+  double sum_squares(Tensor x) override;
+  void adamw(Tensor weight, Tensor m, Tensor v, Tensor grad, const AdamWStep& step) override;
+  void sgd(Tensor weight, Tensor grad, double learning_rate, double weight_decay, double grad_scale) override;
+
+ private:
+  int threads_;
+  Scratch scratch_;
+  std::unique_ptr<Matmuls> matmuls_;
+};
+
+}  // namespace tunesmith::cpu

@@ -1,0 +1,127 @@
+// Softmax cross-entropy with its gradient in place: a row of logits is read from memory once; the second and third pass
+// find it in the caches.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "cpu/cpu.h"
+#include "cpu/parallel.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "cpu/cross_entropy.cc"
+#include "hwy/foreach_target.h"  // defines HWY_TARGET for each instruction set
+
+#include "cpu/simd-inl.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tunesmith::cpu::HWY_NAMESPACE {
+
+// Largest of x[0, n); NaN where one is NaN.
+HWY_INLINE float largest(const float* x, int64_t n) {
+  const FloatTag d;
+  const int64_t lanes = int64_t(hn::Lanes(d));
+  constexpr float kLowest = -std::numeric_limits<float>::infinity();
+  auto m0 = hn::Set(d, kLowest), m1 = m0, m2 = m0, m3 = m0;
+  int64_t i = 0;
+  // Max returns its second operand where either is NaN, so a NaN in x stays until the next vector replaces it; the sum
+  // of exponentials is what carries it to the loss.
+  for (; i + 4 * lanes <= n; i += 4 * lanes) {
+    m0 = hn::Max(m0, load(d, x + i));
+    m1 = hn::Max(m1, load(d, x + i + lanes));
+    m2 = hn::Max(m2, load(d, x + i + 2 * lanes));
+    m3 = hn::Max(m3, load(d, x + i + 3 * lanes));
+  }
+  for (; i + lanes <= n; i += lanes) m0 = hn::Max(m0, load(d, x + i));
+  float m = hn::GetLane(hn::MaxOfLanes(d, hn::Max(hn::Max(m0, m1), hn::Max(m2, m3))));
+  for (; i < n; ++i) m = std::max(m, x[i]);
+  return m;
+}
+
+// Σ e^(x - shift) over x[0, n).
+HWY_INLINE float sum_exp(const float* x, int64_t n, float shift) {
+  const FloatTag d;
+  const int64_t lanes = int64_t(hn::Lanes(d));
+  const auto m = hn::Set(d, shift);
+  auto s0 = hn::Zero(d), s1 = s0;
+  int64_t i = 0;
+  for (; i + 2 * lanes <= n; i += 2 * lanes) {
+    s0 = hn::Add(s0, exp(d, hn::Sub(load(d, x + i), m)));
+    s1 = hn::Add(s1, exp(d, hn::Sub(load(d, x + i + lanes), m)));
+  }
+  for (; i + lanes <= n; i += lanes) s0 = hn::Add(s0, exp(d, hn::Sub(load(d, x + i), m)));
+  float sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(s0, s1)));
+  const OneFloat one;
+  for (; i < n; ++i) sum += hn::GetLane(exp(one, hn::Sub(load(one, x + i), hn::Set(one, shift))));
+  return sum;
+}
+
+template <class C>
+void loss_rows(const Tensor& logits, const Tensor& dlogits, const Tensor& nll, int32_t* correct, const int32_t* targets,
+               const Tensor& weights, double scale, int64_t first, int64_t last) {
+  constexpr int64_t kChunk = 2048;  // logits between rescalings: 8 KiB
+  const int64_t width = logits.cols;
+  for (int64_t r = first; r < last; ++r) {
+    const float* x = logits.row<float>(r);
+    const int32_t target = targets[r];
+    const float target_logit = x[target];
+    float m = x[0];
+    double sum = 0;  // of e^(x - m)
+    for (int64_t start = 0; start < width; start += kChunk) {
+      const int64_t n = std::min(kChunk, width - start);
+      const float m_chunk = largest(x + start, n);
+      if (m_chunk > m) {
+        sum *= std::exp(double(m) - double(m_chunk));
+        m = m_chunk;
+      }
+      sum += sum_exp(x + start, n, m);
+    }
+    nll.as<float>()[r] = float(std::log(sum) + (double(m) - double(target_logit)));
+    correct[r] = target_logit == m && std::none_of(x, x + target, [&](float v) { return v == m; });
+    if (!dlogits) continue;
+    const double weight = double(weights.as<float>()[r]) * scale;
+    const float share = float(weight / sum);
+    C* grad = dlogits.row<C>(r);
+    const float target_grad = float(weight * (std::exp(double(target_logit) - double(m)) / sum - 1));
+    for_lanes(0, width, [&](auto d, int64_t i) HWY_ATTR {
+      const auto p = exp(d, hn::Sub(load(d, x + i), hn::Set(d, m)));
+      store(d, hn::Mul(p, hn::Set(d, share)), grad + i);
+    });
+    grad[target] = C(target_grad);
+  }
+}
+
+void cross_entropy_rows(const Tensor& logits, const Tensor& dlogits, const Tensor& nll, int32_t* correct,
+                        const int32_t* targets, const Tensor& weights, double scale, int64_t first, int64_t last) {
+  const auto run = dlogits.dtype == DType::kBFloat16 ? loss_rows<BFloat16> : loss_rows<float>;
+  run(logits, dlogits, nll, correct, targets, weights, scale, first, last);
+}
+
+}  // namespace tunesmith::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace tunesmith::cpu {
+
+HWY_EXPORT(cross_entropy_rows);
+
+void CpuBackend::cross_entropy(Tensor logits, Tensor dlogits, Tensor nll, int32_t* correct, const int32_t* targets,
+                               Tensor weights, double scale) {
+  const int64_t in_stride = logits.stride * int64_t(size_of(logits.dtype));
+  const int64_t out_stride = dlogits.stride * int64_t(size_of(dlogits.dtype));
+  const int64_t out_bytes = dlogits.cols * int64_t(size_of(dlogits.dtype));
+  const bool overlapping = dlogits && dlogits.data == logits.data && out_stride < in_stride;
+  for (int64_t first = 0, last; first < logits.rows; first = last) {
+    last = logits.rows;
+    // Gradients packed tighter than the logits they replace: rows [first, last) may go in any order only while the
+    // last one's gradient ends before the first one's logits begin. The runs double in length.
+    if (overlapping) last = std::clamp((first * in_stride - out_bytes) / out_stride + 1, first + 1, logits.rows);
+    parallel_ranges(threads_, last - first, logits.cols, [&](int64_t begin, int64_t end) {
+      HWY_DYNAMIC_DISPATCH(cross_entropy_rows)
+      (logits, dlogits, nll, correct, targets, weights, scale, first + begin, first + end);
+    });
+  }
+}
+
+}  // namespace tunesmith::cpu
+#endif

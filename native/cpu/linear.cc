@@ -1,0 +1,128 @@
+// Linear layers on oneDNN. bfloat16 weights are packed once per optimizer step for the forward pass (the persistent
+// copy), and from the float32 master on the fly for the input gradient: that costs one read of the master, while a
+// second copy would cost 2 bytes per parameter. float32 matmuls read the master where it lies.
+#include <algorithm>
+
+#include "cpu/cpu.h"
+#include "cpu/matmul.h"
+#include "cpu/parallel.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "cpu/linear.cc"
+#include "hwy/foreach_target.h"  // defines HWY_TARGET for each instruction set
+
+#include "cpu/simd-inl.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tunesmith::cpu::HWY_NAMESPACE {
+
+template <class C>
+void add_rows(float* sum, const Tensor& x, int64_t first, int64_t last) {
+  for (int64_t r = 0; r < x.rows; ++r) {
+    const C* row = x.row<C>(r);
+    for_lanes(first, last,
+              [&](auto d, int64_t i) HWY_ATTR { store(d, hn::Add(load(d, sum + i), load(d, row + i)), sum + i); });
+  }
+}
+
+void add_column_sums(float* sum, const Tensor& x, int64_t first, int64_t last) {
+  const auto run = x.dtype == DType::kFloat32 ? add_rows<float> : add_rows<BFloat16>;
+  run(sum, x, first, last);
+}
+
+}  // namespace tunesmith::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace tunesmith::cpu {
+
+HWY_EXPORT(add_column_sums);
+
+namespace {
+
+MatmulProblem forward_problem(const Tensor& y, const Tensor& x, int64_t n, int64_t k, bool bias) {
+  const bool packed = x.dtype == DType::kBFloat16;
+  return {x.rows, n, k, x.dtype, {x.stride, 1}, packed, {1, k}, y.dtype, y.stride, false, bias};
+}
+
+MatmulProblem input_gradient_problem(const Tensor& dx, const Tensor& dy, int64_t n, int64_t k, bool accumulate) {
+  const bool packed = dy.dtype == DType::kBFloat16;
+  return {dy.rows, k, n, dy.dtype, {dy.stride, 1}, packed, {k, 1}, dx.dtype, dx.stride, accumulate, false};
+}
+
+MatmulProblem weight_gradient_problem(const Tensor& dw, const Tensor& dy, const Tensor& x, bool accumulate) {
+  return {dy.cols,       x.cols,   dy.rows,   dy.dtype,   {1, dy.stride}, false,
+          {x.stride, 1}, dw.dtype, dw.stride, accumulate, false};
+}
+
+}  // namespace
+
+size_t CpuBackend::linear_prepared_bytes(int64_t n, int64_t k, DType compute, bool) const {
+  return compute == DType::kBFloat16 ? matmuls_->packed_weights(k, n).bytes : 0;
+}
+
+size_t CpuBackend::linear_scratch_bytes(int64_t max_rows, int64_t n, int64_t k, DType compute, bool training) const {
+  size_t own = 0;  // oneDNN's
+  for (int64_t rows = 1;; rows = std::min(2 * rows, max_rows)) {
+    const Tensor x = matrix(nullptr, compute, rows, k), y = matrix(nullptr, compute, rows, n);
+    const Tensor wide_y = matrix(nullptr, DType::kFloat32, rows, n), dw = matrix(nullptr, DType::kFloat32, n, k);
+    own = std::max({own, matmuls_->scratch_bytes(forward_problem(y, x, n, k, false)),
+                    matmuls_->scratch_bytes(forward_problem(wide_y, x, n, k, true))});
+    if (training) {
+      const Tensor wide_x = matrix(nullptr, DType::kFloat32, rows, k);
+      own = std::max({own, matmuls_->scratch_bytes(input_gradient_problem(x, y, n, k, false)),
+                      matmuls_->scratch_bytes(input_gradient_problem(wide_x, y, n, k, true)),
+                      matmuls_->scratch_bytes(weight_gradient_problem(dw, y, x, true))});
+    }
+    if (rows >= max_rows) break;
+  }
+  const bool packs = training && compute == DType::kBFloat16;
+  return own + (packs ? round_to_scratch(matmuls_->packed_weights(n, k).bytes) : 0);
+}
+
+void CpuBackend::set_scratch(void* memory, size_t bytes) {
+  matmuls_->forget_gradient_weights();
+  scratch_.set(memory, bytes);
+}
+
+void CpuBackend::linear_prepare(const LinearWeight& weight, bool) {
+  matmuls_->forget_gradient_weights();
+  if (weight.compute != DType::kBFloat16) return;
+  const Tensor& w = weight.master;
+  matmuls_->pack(weight.prepared, w.as<float>(), w.cols, w.rows, 1, w.stride);
+}
+
+void CpuBackend::linear_forward(Tensor y, Tensor x, const LinearWeight& weight, Tensor bias) {
+  if (x.rows == 0) return;
+  const Tensor& w = weight.master;
+  const void* operand = weight.compute == DType::kBFloat16 ? weight.prepared : w.data;
+  matmuls_->run(forward_problem(y, x, w.rows, w.cols, bool(bias)), y.data, x.data, operand,
+                bias ? bias.as<float>() : nullptr);
+}
+
+void CpuBackend::linear_backward_input(Tensor dx, Tensor dy, const LinearWeight& weight, bool accumulate) {
+  if (dy.rows == 0) return;
+  const Tensor& w = weight.master;
+  const MatmulProblem problem = input_gradient_problem(dx, dy, w.rows, w.cols, accumulate);
+  const void* operand = problem.packed_weights ? matmuls_->gradient_weights(problem, w.as<float>()) : w.data;
+  matmuls_->run(problem, dx.data, dy.data, operand, nullptr);
+}
+
+void CpuBackend::linear_backward_weight(Tensor dw, Tensor dy, Tensor x, bool accumulate) {
+  if (dy.rows == 0) {
+    if (!accumulate)
+      for (int64_t r = 0; r < dw.rows; ++r) std::fill_n(dw.row<float>(r), dw.cols, 0.0f);
+    return;
+  }
+  matmuls_->run(weight_gradient_problem(dw, dy, x, accumulate), dw.data, dy.data, x.data, nullptr);
+}
+
+void CpuBackend::bias_backward(Tensor dbias, Tensor dy) {
+  parallel_ranges(threads_, dy.cols, dy.rows, [&](int64_t first, int64_t last) {
+    HWY_DYNAMIC_DISPATCH(add_column_sums)(dbias.as<float>(), dy, first, last);
+  });
+}
+
+}  // namespace tunesmith::cpu
+#endif

@@ -1,0 +1,89 @@
+// oneDNN matmuls behind one description. Creating a primitive costs far more than running a small one, so primitives
+// are kept, at most kMaxPrimitives of them, and the least recently used one goes first.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <list>
+#include <map>
+
+#include "core/dtype.h"
+#include "cpu/scratch.h"
+#include "dnnl.hpp"
+
+namespace tunesmith::cpu {
+
+// dst[m, n] (+)= src[m, k] · weights[k, n] + bias[n]. Strides are in elements.
+struct MatmulProblem {
+  int64_t m, n, k;
+  DType operands;          // src and weights: float32 or bfloat16
+  int64_t src_strides[2];  // one of the two is 1
+  bool packed_weights;     // bfloat16 in the layout of Matmuls::packed_weights, else plain with strides
+  int64_t weights_strides[2];
+  DType dst;
+  int64_t dst_stride;
+  bool accumulate;
+  bool bias;  // float32
+};
+
+// The layout oneDNN prefers for bfloat16 weights[k, n], the same for every m.
+struct PackedWeights {
+  dnnl::memory::desc desc;
+  size_t bytes;
+  // Whether it is [n / n_block][k / (2 k_block)][k_block][n_block][2], rounded up and zero-filled at the edges, which
+  // pack.h packs. Where a machine or version of oneDNN prefers another layout, its own reorder does the packing.
+  bool known;
+  int64_t n_block, k_block;
+};
+
+class Matmuls {
+ public:
+  Matmuls(int threads, Scratch& scratch);
+
+  // Whether oneDNN multiplies bfloat16 matrices here at all (it needs AVX-512).
+  bool supports_bfloat16() const { return supports_bfloat16_; }
+
+  const PackedWeights& packed_weights(int64_t k, int64_t n);
+  // Packs master[k, n] (float32, one of the strides 1) into `to`, packed_weights(k, n).bytes long.
+  void pack(void* to, const float* master, int64_t k, int64_t n, int64_t k_stride, int64_t n_stride);
+
+  // What run() needs of scratch beside the operands.
+  size_t scratch_bytes(const MatmulProblem& problem);
+  // bfloat16 weights[k, n] of `problem`, packed from the plain float32 master into scratch. They stay there while
+  // nothing else needs the room, so that the chunks of one large layer share one packing.
+  const void* gradient_weights(const MatmulProblem& problem, const float* master);
+  void forget_gradient_weights() { held_ = nullptr; }
+
+  // `weights` may be what gradient_weights(problem, ...) has just returned.
+  void run(const MatmulProblem& problem, void* dst, const void* src, const void* weights, const float* bias);
+
+ private:
+  static constexpr size_t kMaxPrimitives = 256;
+
+  using Key = std::array<int64_t, 13>;
+  struct Entry {
+    Key key;
+    dnnl::matmul primitive;
+    size_t scratch_bytes;
+    dnnl::memory src, weights, dst, bias, scratch;
+  };
+
+  dnnl::matmul::primitive_desc describe(const MatmulProblem& problem);
+  Entry& entry(const MatmulProblem& problem);
+
+  int threads_;
+  Scratch& scratch_;
+  bool supports_bfloat16_;
+  dnnl::engine engine_;
+  dnnl::stream stream_;
+  std::list<Entry> entries_;  // most recently used first
+  std::map<Key, std::list<Entry>::iterator> index_;
+  std::map<std::array<int64_t, 2>, PackedWeights> layouts_;
+
+  // The master whose packed copy lies at held_at_, or null.
+  const float* held_ = nullptr;
+  int64_t held_k_ = 0, held_n_ = 0;
+  char* held_at_ = nullptr;
+};
+
+}  // namespace tunesmith::cpu

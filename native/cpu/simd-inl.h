@@ -1,0 +1,94 @@
+// What the vector files share, once per instruction set: float32 lanes loaded from and stored to float32 or bfloat16
+// memory, loops with their tail, exp.
+#if defined(TUNESMITH_CPU_SIMD_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef TUNESMITH_CPU_SIMD_INL_H_
+#undef TUNESMITH_CPU_SIMD_INL_H_
+#else
+#define TUNESMITH_CPU_SIMD_INL_H_
+#endif
+
+#include <cstdint>
+
+#include "core/dtype.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tunesmith::cpu::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using FloatTag = hn::ScalableTag<float>;
+using OneFloat = hn::CappedTag<float, 1>;
+
+template <class D>
+HWY_INLINE hn::Vec<D> load(D d, const float* from) {
+  return hn::LoadU(d, from);
+}
+
+template <class D>
+HWY_INLINE hn::Vec<D> load(D d, const BFloat16* from) {
+  const hn::Rebind<uint16_t, D> d16;
+  const hn::Rebind<uint32_t, D> d32;
+  const auto bits = hn::LoadU(d16, reinterpret_cast<const uint16_t*>(from));
+  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(d32, bits)));
+}
+
+template <class D, class V>
+HWY_INLINE void store(D d, V value, float* to) {
+  hn::StoreU(value, d, to);
+}
+
+// The bits of each lane as bfloat16, rounded to nearest even as BFloat16(float) does, in 32-bit lanes.
+template <class D, class V>
+HWY_INLINE hn::Vec<hn::Rebind<uint32_t, D>> bfloat16_bits([[maybe_unused]] D d, V value) {
+  const hn::Rebind<uint32_t, D> d32;
+  const auto bits = hn::BitCast(d32, value);
+  const auto lowest = hn::And(hn::ShiftRight<16>(bits), hn::Set(d32, 1u));
+  const auto rounded = hn::Add(bits, hn::Add(lowest, hn::Set(d32, 0x7fffu)));
+  const auto nan = hn::Or(bits, hn::Set(d32, 0x400000u));
+  return hn::ShiftRight<16>(hn::IfThenElse(hn::RebindMask(d32, hn::IsNaN(value)), nan, rounded));
+}
+
+template <class D, class V>
+HWY_INLINE void store(D d, V value, BFloat16* to) {
+  const hn::Rebind<uint16_t, D> d16;
+  hn::StoreU(hn::TruncateTo(d16, bfloat16_bits(d, value)), d16, reinterpret_cast<uint16_t*>(to));
+}
+
+// body(d, i) over [first, last): whole vectors, then single lanes.
+template <class Body>
+HWY_INLINE void for_lanes(int64_t first, int64_t last, const Body& body) {
+  const FloatTag d;
+  const int64_t lanes = int64_t(hn::Lanes(d));
+  int64_t i = first;
+  for (; i + lanes <= last; i += lanes) body(d, i);
+  for (; i < last; ++i) body(OneFloat(), i);
+}
+
+// e^x for x <= 88, within 2 ulp; saturates at e^88, and is 0 where the result would be subnormal (x < -87.33). NaN
+// stays NaN: on x86 Max and Min return their second operand where either is NaN.
+template <class D, class V>
+HWY_INLINE V exp(D d, V x) {
+  const hn::Rebind<int32_t, D> di;
+  const auto lowest = hn::Set(d, -87.33654f);
+  const auto subnormal = hn::Lt(x, lowest);
+  x = hn::Max(lowest, hn::Min(hn::Set(d, 88.0f), x));
+  // x = n ln 2 + r with |r| <= ln 2 / 2. The first part of ln 2 has few bits, so that n times it is exact.
+  const auto n = hn::Round(hn::Mul(x, hn::Set(d, 1.44269504f)));
+  auto r = hn::NegMulAdd(n, hn::Set(d, 0.693359375f), x);
+  r = hn::NegMulAdd(n, hn::Set(d, -2.12194440e-4f), r);
+  // e^r = 1 + r + r² q(r), q the minimax polynomial of degree 4 (relative error of e^r 3e-9).
+  auto q = hn::Set(d, 1.381459878757596e-3f);
+  q = hn::MulAdd(q, r, hn::Set(d, 8.368716575205326e-3f));
+  q = hn::MulAdd(q, r, hn::Set(d, 4.166838899254799e-2f));
+  q = hn::MulAdd(q, r, hn::Set(d, 1.666652113199234e-1f));
+  q = hn::MulAdd(q, r, hn::Set(d, 4.999999403953552e-1f));
+  const auto fraction = hn::Add(hn::MulAdd(q, hn::Mul(r, r), r), hn::Set(d, 1.0f));
+  const auto power = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 127))));
+  return hn::IfThenElse(subnormal, hn::Zero(d), hn::Mul(fraction, power));
+}
+
+}  // namespace tunesmith::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
