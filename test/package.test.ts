@@ -10,6 +10,10 @@ const read = (path: string) => readFileSync(join(root, path), 'utf8')
 const pkg = JSON.parse(read('package.json'))
 const lock = JSON.parse(read('package-lock.json'))
 
+interface Locked {
+  optionalDependencies?: Record<string, string>
+}
+
 describe('package.json', () => {
   it('runs nothing on installation, which npm 12 would block', () => {
     for (const script of ['preinstall', 'install', 'postinstall', 'prepare'])
@@ -34,6 +38,12 @@ describe('package.json', () => {
     assert.deepEqual(lock.packages[''].devDependencies, pkg.devDependencies)
     assert.equal(lock.version, pkg.version)
     assert.ok(!read('package-lock.json').includes('"resolved"'))
+  })
+
+  it('is locked for every platform, without which npm ci refuses', () => {
+    for (const [path, { optionalDependencies = {} }] of Object.entries<Locked>(lock.packages))
+      for (const name of Object.keys(optionalDependencies))
+        assert.ok(lock.packages[`node_modules/${name}`], `${path}: ${name}`)
   })
 
   it('ships what building from source needs, and no tests', () => {
