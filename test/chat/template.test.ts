@@ -1,0 +1,205 @@
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
+import { strftime } from '../../lib/chat/jinja.ts'
+import { ChatTemplate, chooseTemplate } from '../../lib/chat/template.ts'
+import type { Tokenizer } from '../../lib/chat/tokenizer.ts'
+import type { Message } from '../../lib/data/conversation.ts'
+import { failure, temporaryFolder } from '../data/helpers.ts'
+import { describeShared, shared } from '../shared.ts'
+import { conversation, realTokenizer, template, toyTokenizer } from './helpers.ts'
+
+const CHATML = ['<|im_start|>', '<|im_end|>']
+const { messages } = conversation(['system', 'Be brief.'], ['user', 'Hi'], ['assistant', 'Hello'])
+
+describe('rendering', () => {
+  const { path } = temporaryFolder()
+  let tokenizer: Tokenizer
+  before(async () => {
+    tokenizer = await toyTokenizer(path('toy'), { special: ['<s>', '</s>', ...CHATML], bos: '<s>', eos: '</s>' })
+  })
+  const render = (source: string, variables: Record<string, unknown> = {}, list: Message[] = messages) =>
+    template(tokenizer, source, variables).render(list)
+
+  it('has the blocks, whitespace and variables of Transformers', () => {
+    const source = `{%- for m in messages %}
+  {%- if m.role == 'user' %}
+    {{ m.content }}
+  {% endif %}
+{%- endfor %}
+{% if true %}
+x
+{% endif %}
+`
+    assert.equal(render(source), '    Hi\nx\n')
+    assert.equal(render('{{ bos_token }}|{{ eos_token }}|{{ pad_token }}|{{ tools is none }}'), '<s>|</s>||true')
+    assert.equal(
+      render('{% if enable_thinking is defined and not enable_thinking %}no{% endif %}', { enable_thinking: false }),
+      'no',
+    )
+  })
+
+  it('strips what Python strips', () => {
+    const strip = (expression: string, content: string) =>
+      render(`{{ messages[0].content${expression} }}`, {}, [{ role: 'user', content }])
+    assert.equal(strip(".lstrip('\\n')", '\n\n  a \n'), '  a \n')
+    assert.equal(strip(".rstrip('\\n')", '\n a \n\n'), '\n a ')
+    assert.equal(strip(".strip('xy')", 'xyaxby'), 'axb')
+    assert.equal(strip('.strip()', '\u001c\u0085 a\u3000\n'), 'a')
+    assert.equal(strip('.strip()', '\ufeffa '), '\ufeffa')
+    assert.equal(strip(' | trim', '\n\u001f a\t'), 'a')
+    assert.equal(strip('.split("|")[0].rstrip("\\n").lstrip("b")', 'bba\n|c'), 'a')
+  })
+
+  it('writes JSON as Transformers does', () => {
+    const tool = { name: 'é<&>', list: [1, 2.5, null, true], nested: { z: {}, a: [] } }
+    const text = template(tokenizer, '{{ tools[0] | tojson }}').render(messages, { tools: [tool] })
+    assert.equal(text, '{"name": "é<&>", "list": [1, 2.5, null, true], "nested": {"z": {}, "a": []}}')
+  })
+
+  it('tells the date once for a run, in the C locale', () => {
+    assert.equal(
+      render('{{ strftime_now("%d %b %Y, %A %H:%M:%S %p %-d %j") }}'),
+      '05 Jan 2026, Monday 14:03:09 PM 5 005',
+    )
+    assert.equal(strftime(new Date(2024, 11, 31), '%j %y%%'), '366 24%')
+    assert.throws(() => render('{{ strftime_now("%Q") }}'), /unknown directive %Q/)
+  })
+
+  it('stops with the words of raise_exception', () => {
+    assert.throws(() => render('{{ raise_exception("Roles must alternate") }}'), /^Error: Roles must alternate$/)
+  })
+
+  it('does not show weights to the template', () => {
+    const weighted = [{ ...messages[1]!, weight: 0.5 }]
+    assert.equal(
+      render('{{ messages[0].weight is defined }}{{ messages[0] | tojson }}', {}, weighted),
+      'false{"role": "user", "content": "Hi"}',
+    )
+  })
+
+  it('uses the tool_use template of a list for conversations with tools', () => {
+    const both = new ChatTemplate(tokenizer, {
+      name: 'model',
+      sources: new Map([
+        ['default', 'plain'],
+        ['tool_use', 'tools'],
+      ]),
+    })
+    assert.equal(both.render(messages), 'plain')
+    assert.equal(both.render(messages, { tools: [{}] }), 'tools')
+    assert.equal(both.source, 'plain')
+  })
+})
+
+describe('choice of the template', () => {
+  const { path, write } = temporaryFolder()
+
+  it("is the model's own", async () => {
+    const tokenizer = await toyTokenizer(path('own'), { special: CHATML, config: { chat_template: 'own' } })
+    const { template: own, fallback } = await chooseTemplate('model', tokenizer)
+    assert.deepEqual([own.name, own.source, fallback], ['model', 'own', undefined])
+  })
+
+  it('falls back to ChatML where the vocabulary has its tokens', async () => {
+    const tokenizer = await toyTokenizer(path('chatml'), { special: ['</s>', ...CHATML], eos: '</s>' })
+    const { template: chatml, fallback } = await chooseTemplate('model', tokenizer)
+    assert.equal(chatml.name, 'chatml')
+    assert.match(fallback!, /no chat template.*"chatml".*<\|im_start\|>/)
+    const text =
+      '<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n'
+    assert.equal(chatml.render(messages), text)
+    assert.equal(chatml.render(messages, { addGenerationPrompt: true }), `${text}<|im_start|>assistant\n`)
+    assert.deepEqual(
+      chatml.stopTokens.map((stop) => stop.text),
+      ['<|im_end|>', '</s>'],
+    )
+  })
+
+  it('falls back to plain dialogue, with bos where the tokenizer adds it', async () => {
+    const tokenizer = await toyTokenizer(path('plain'), {
+      special: ['<s>', '</s>'],
+      bos: '<s>',
+      eos: '</s>',
+      addsBos: true,
+    })
+    const { template: plain, fallback } = await chooseTemplate('model', tokenizer)
+    assert.match(fallback!, /"plain".*assistant turns end in <\/s>/)
+    const text = '<s>Be brief.\n\nUser:\nHi\n\nAssistant:\nHello</s>\n\n'
+    assert.equal(plain.render(messages), text)
+    assert.equal(
+      plain.render(messages.slice(0, 2), { addGenerationPrompt: true }),
+      '<s>Be brief.\n\nUser:\nHi\n\nAssistant:\n',
+    )
+    assert.deepEqual(plain.stopTokens, [{ text: '</s>', id: 257 }])
+    // What is exported renders alike on its own.
+    assert.equal(template(tokenizer, plain.source).render(messages), text)
+  })
+
+  it('refuses plain dialogue without an eos, and ChatML without its tokens', async () => {
+    const tokenizer = await toyTokenizer(path('bare'))
+    await assert.rejects(
+      chooseTemplate('model', tokenizer),
+      failure('ERR_NO_EOS', 'no eos token', 'tokenizer_config.json'),
+    )
+    await assert.rejects(chooseTemplate('plain', tokenizer), failure('ERR_NO_EOS'))
+    await assert.rejects(chooseTemplate('chatml', tokenizer), failure('ERR_TEMPLATE', '<|im_start|>'))
+  })
+
+  it('may be a file', async () => {
+    const tokenizer = await toyTokenizer(path('file'), { special: CHATML })
+    const file = await write('my.jinja', '{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}')
+    const { template: own } = await chooseTemplate(file, tokenizer)
+    assert.equal(own.name, file)
+    assert.deepEqual(
+      own.stopTokens.map((stop) => stop.text),
+      ['<|im_end|>'],
+    )
+    await assert.rejects(
+      chooseTemplate('chatmll', tokenizer),
+      failure('ERR_TEMPLATE_NOT_FOUND', '"chatmll"', '"chatml", "plain"'),
+    )
+    await writeFile(file, '{% for m in messages %}')
+    await assert.rejects(chooseTemplate(file, tokenizer), failure('ERR_TEMPLATE', file, 'does not parse'))
+  })
+
+  it('writes tool calls and tools in both built-in templates', async () => {
+    const tokenizer = await toyTokenizer(path('tools'), { special: ['</s>', ...CHATML], eos: '</s>' })
+    const call = { type: 'function', function: { name: 'add', arguments: { a: 1 } } }
+    const chat = conversation(
+      ['user', '1+1?'],
+      ['assistant', '', { content: null, tool_calls: [call, call] }],
+      ['tool', '2'],
+      ['assistant', 'Two'],
+    )
+    const tools = [{ type: 'function', function: { name: 'add' } }]
+    const rendered = async (name: string) =>
+      (await chooseTemplate(name, tokenizer)).template.render(chat.messages, { tools })
+    const chatml = await rendered('chatml')
+    assert.match(chatml, /^<\|im_start\|>system\nYou may call/)
+    assert.ok(chatml.includes('<tools>\n{"type": "function", "function": {"name": "add"}}\n</tools><|im_end|>\n'))
+    const json = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+    assert.ok(chatml.includes(`<|im_start|>assistant\n${json}\n${json}<|im_end|>\n<|im_start|>tool\n2<|im_end|>\n`))
+    const plain = await rendered('plain')
+    const line = 'Call: {"name": "add", "arguments": {"a": 1}}'
+    assert.equal(
+      plain,
+      'Tools:\n{"type": "function", "function": {"name": "add"}}\n\nUser:\n1+1?\n\n' +
+        `Assistant:\n${line}\n${line}</s>\n\nTool:\n2\n\nAssistant:\nTwo</s>\n\n`,
+    )
+  })
+})
+
+describeShared('templates of real models', () => {
+  for (const name of ['deepseek_v3', 'llama3', 'minimind', 'qwen3']) {
+    it(`${name}: renderings are those of Transformers`, async () => {
+      const tokenizer = await realTokenizer(name)
+      const { template: own } = await chooseTemplate('model', tokenizer)
+      const golden = JSON.parse(readFileSync(shared(`tokenizers/${name}/golden.json`), 'utf8'))
+      assert.ok(golden.chat.length > 0)
+      for (const { messages: list, tools, add_generation_prompt: addGenerationPrompt, text } of golden.chat) {
+        assert.equal(own.render(list, { tools, addGenerationPrompt }), text)
+      }
+    })
+  }
+})
