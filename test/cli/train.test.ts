@@ -69,6 +69,26 @@ device: reference
     assert.ok(completion.tokens.length <= 8)
   })
 
+  it('reads a prompt from stdin', async () => {
+    const args = ['generate', shared('models/stories260K'), '--raw', '--max-new-tokens', '12', '--device', 'reference']
+    const piped = await tunesmith([...args, '--prompt', '-'], { input: 'Once upon a time' })
+    assert.equal(piped.code, 0, piped.stderr)
+    assert.match(piped.stdout, /^, there was a little girl/)
+    assert.equal(piped.stdout, (await tunesmithHere([...args, '--prompt', 'Once upon a time'])).stdout)
+  })
+
+  it('samples the same with the same seed, and otherwise with another', async () => {
+    const args = ['generate', shared('models/stories260K'), '--raw', '--prompt', 'Once', '--max-new-tokens', '24']
+    const sample = async (seed: string) => {
+      const sampling = ['--temperature', '1', '--top-p', '0.95', '--seed', seed, '--device', 'reference']
+      const { code, stdout, stderr } = await tunesmithHere([...args, ...sampling])
+      assert.equal(code, 0, stderr)
+      return stdout
+    }
+    assert.equal(await sample('1'), await sample('1'))
+    assert.notEqual(await sample('1'), await sample('2'))
+  })
+
   it('ends with 130 on Ctrl-C, without a checkpoint', async () => {
     const args = ['train', config, '--set', `output=${join(folder, 'cut')}`, '--set', 'maxSteps=100000', '--json']
     let sent = false

@@ -2,6 +2,8 @@ import assert from 'node:assert/strict'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { advice } from '../../lib/cli/doctor.ts'
+import type { BackendName } from '../../lib/native/addon.ts'
 import { tunesmith, tunesmithHere } from './spawn.ts'
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
@@ -123,6 +125,14 @@ describe('tunesmith doctor', () => {
     assert.match(stdout, new RegExp(`^  tunesmith +${version.replaceAll('.', '\\.')}$`, 'm'))
     assert.match(stdout, new RegExp(`^  Node +${process.version.replaceAll('.', '\\.')}$`, 'm'))
     assert.match(stdout, /^ {2}reference +plain C\+\+/m)
+  })
+
+  it('says what to do about a backend that is missing', () => {
+    const missing = (name: BackendName, reason: string) => advice({ name, available: false, reason })
+    assert.match(missing('cpu', 'the cpu backend is not installed: no /x.so'), /npm run setup/)
+    assert.match(missing('cpu', 'does not load: libdnnl.so.2: cannot open shared object file'), /apt install libdnnl2/)
+    assert.match(missing('cuda', 'the cuda backend is not installed'), /runs use the CPU/)
+    assert.match(missing('cpu', 'interface version 3, not 4'), /rebuild/)
   })
 
   it('says the same in JSON', async () => {
