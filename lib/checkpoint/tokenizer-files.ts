@@ -59,7 +59,8 @@ export async function copyTokenizer(
     config.raw.delete('chat_template')
     await writeFile(join(target, configFile), config.raw.toString(), { flush: true })
   }
-  const inConfig = Array.isArray(config?.value.chat_template) ? config.value.chat_template.length : 0
+  const own = config?.value.chat_template
+  const inConfig = typeof own === 'object' && own !== null ? Object.keys(own).length : 0
   if (others.length === 0 && inConfig < 2) return []
   const message =
     `${source} has chat templates for several purposes; the checkpoint gets only the one that training used, ` +
@@ -91,11 +92,12 @@ async function readTokenizerConfig(
   return RawObject.parse(await readFile(path, 'utf8'), path, 'ERR_INVALID_TOKENIZER')
 }
 
-/** The default template as Transformers finds it: the file wins over the config, and in a list the one named default. */
+/** The default template as Transformers finds it: the file wins over the config, and of several the one named default. */
 async function ownTemplate(source: string, inConfig: unknown): Promise<string | undefined> {
   const path = join(source, templateFile)
   if (await isFile(path)) return readFile(path, 'utf8')
   if (typeof inConfig === 'string') return inConfig
+  if (isObject(inConfig)) return typeof inConfig.default === 'string' ? inConfig.default : undefined
   if (!Array.isArray(inConfig)) return undefined
   const entry: unknown = inConfig.find((item) => isObject(item) && item.name === 'default')
   return isObject(entry) && typeof entry.template === 'string' ? entry.template : undefined

@@ -162,8 +162,12 @@ describe('saving a checkpoint', () => {
 
   describe('with its tokenizer', () => {
     it('copies every file byte for byte where the template is the tokenizer’s own', async () => {
-      for (const where of ['config', 'file', 'list'] as const) {
-        const own = where === 'config' ? 'own' : where === 'list' ? [{ name: 'default', template: 'own' }] : 'stale'
+      for (const [where, own] of [
+        ['config', 'own'],
+        ['file', 'stale'],
+        ['list', [{ name: 'default', template: 'own' }]],
+        ['object', { default: 'own', rag: 'other' }],
+      ] as const) {
         rmSync(path('tokenizer'), { recursive: true, force: true })
         writeTokenizer(path('tokenizer'), { chat_template: own })
         if (where === 'file') writeFileSync(path('tokenizer', 'chat_template.jinja'), 'own')
