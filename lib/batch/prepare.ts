@@ -28,7 +28,7 @@ export interface PrepareOptions {
   }
   chatTemplate: string
   historyRewrite: HistoryRewrite
-  controlTokensInText: 'error' | 'keep' | 'escape'
+  controlTokensInText: 'error' | 'keep'
   trainOn: TrainOn
   promptLossWeight: number
   /** Tokens per conversation. */
@@ -91,12 +91,6 @@ export async function prepare(
   tokenizer: Tokenizer,
   hooks: PrepareHooks = {},
 ): Promise<Prepared> {
-  if (options.controlTokensInText === 'escape') {
-    throw new TunesmithError(
-      'ERR_INVALID_OPTION',
-      'controlTokensInText "escape" is not available; use "error" or "keep"',
-    )
-  }
   const preparation = new Preparation(options, tokenizer, hooks)
   const { data } = options
   const train = await preparation.read('train', data.train)

@@ -263,7 +263,10 @@ class Renderer {
   }
 
   #refusal(error: unknown): RowProblem {
-    return new RowProblem('messages', `the chat template refuses them: ${(error as Error).message}`)
+    // Most templates add up text and cannot add null, which chat APIs give for a turn that only calls tools.
+    const silent = this.#conversation.messages.findIndex(({ role, content }) => role === 'assistant' && content == null)
+    const hint = silent < 0 ? '' : `; messages[${silent}] has no content, try "content": ""`
+    return new RowProblem('messages', `the chat template refuses them: ${(error as Error).message}${hint}`)
   }
 
   #noStop(
