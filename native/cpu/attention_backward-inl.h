@@ -48,25 +48,26 @@ void pack_queries(float* to, const QueryBlock& block, const Tensor& x) {
   }
 }
 
-// What a query row contributes to every score: lse in powers of two, and dout·out.
+// What every score of a query row needs: lse, and delta = dout·out, summed over the head in the order of dout·v, so
+// that the two cancel exactly where a row sees one key only.
 struct RowStatistics {
   alignas(64) float lse[kQueryBlock], delta[kQueryBlock];
 
-  template <class In>
-  void read(const QueryBlock& block) {
+  // douts and outs [head_dim / pair, kQueryBlock]: the block's rows, transposed.
+  template <class Tiles>
+  void read(const QueryBlock& block, const float* douts, const float* outs) {
     const FloatTag d;
     std::fill_n(lse, kQueryBlock, 0.0f);
-    std::fill_n(delta, kQueryBlock, 0.0f);
-    const int64_t head_dim = block.tensors.shape.head_dim;
-    for (int64_t r = 0; r < block.count; ++r) {
-      lse[r] = block.tensors.lse.row<float>(block.token(r))[block.query_head(r)] * kLog2E;
-      const In* a = block.row<In>(block.tensors.dout, r);
-      const In* b = block.row<In>(block.tensors.out, r);
+    for (int64_t r = 0; r < block.count; ++r)
+      lse[r] = block.tensors.lse.row<float>(block.token(r))[block.query_head(r)];
+    const int64_t steps = block.tensors.shape.head_dim / Tiles::kPair;
+    for (int64_t lane = 0; lane < block.width; lane += kLanes) {
       auto sum = hn::Zero(d);
-      int64_t i = 0;
-      for (; i + kLanes <= head_dim; i += kLanes) sum = hn::MulAdd(load(d, a + i), load(d, b + i), sum);
-      delta[r] = hn::GetLane(hn::SumOfLanes(d, sum));
-      for (; i < head_dim; ++i) delta[r] += float(a[i]) * float(b[i]);
+      for (int64_t i = 0; i < steps; ++i) {
+        const int64_t at = i * kQueryBlock + lane;
+        sum = Tiles::multiply_add(hn::Load(d, outs + at), hn::Load(d, douts + at), sum);
+      }
+      hn::Store(sum, d, delta + lane);
     }
   }
 };
@@ -78,17 +79,16 @@ void gradient_tile(float* p_rows, float* ds_rows, float* ds_columns, const float
                    const RowStatistics& statistics, const QueryBlock& block, int64_t key, int64_t count) {
   const FloatTag d;
   const hn::RebindToSigned<FloatTag> di;
-  const float plain_scale = float(block.tensors.shape.scale);
-  const auto scale = hn::Set(d, plain_scale), log_scale = hn::Set(d, plain_scale * kLog2E);
+  const auto scale = hn::Set(d, float(block.tensors.shape.scale));
   const auto hidden = hn::Set(d, -std::numeric_limits<float>::infinity());
   const bool masked = key + count > block.common_keys;
   for (int64_t lane = 0; lane < block.width; lane += kLanes) {
     const auto position = hn::Load(di, block.positions + lane);
     const auto lse = hn::Load(d, statistics.lse + lane), delta = hn::Load(d, statistics.delta + lane);
     const auto one_row = [&](int64_t i, FloatVector& p, FloatVector& ds) HWY_ATTR {
-      auto s = hn::MulSub(hn::Load(d, scores + i * kQueryBlock + lane), log_scale, lse);
+      auto s = hn::MulSub(hn::Load(d, scores + i * kQueryBlock + lane), scale, lse);
       if (masked) s = hn::IfThenElse(hn::RebindMask(d, hn::Gt(hn::Set(di, int32_t(key + i)), position)), hidden, s);
-      p = exp2(s);
+      p = exp_negative(s);
       ds = hn::Mul(hn::Mul(p, scale), hn::Sub(hn::Load(d, dp + i * kQueryBlock + lane), delta));
     };
     for (int64_t i = 0; i < count; i += 2) {
@@ -126,9 +126,10 @@ void backward_block(const AttentionTensors& tensors, AttentionHead head, int64_t
   constexpr int64_t kRowBytes = kQueryBlock * int64_t(sizeof(float));
 
   RowStatistics statistics;
-  statistics.read<In>(block);
-  pack_transposed<Tiles>(queries_t, block, tensors.q);
   pack_transposed<Tiles>(douts_t, block, tensors.dout);
+  pack_transposed<Tiles>(queries_t, block, tensors.out);
+  statistics.read<Tiles>(block, douts_t, queries_t);
+  pack_transposed<Tiles>(queries_t, block, tensors.q);
   pack_queries<Tiles>(queries, block, tensors.q);
   pack_queries<Tiles>(douts, block, tensors.dout);
   for (int64_t key = 0; key < block.keys; key += kKeyBlock) {

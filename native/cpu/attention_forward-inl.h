@@ -21,8 +21,6 @@ HWY_BEFORE_NAMESPACE();
 #endif
 namespace tunesmith::cpu::HWY_NAMESPACE {
 
-constexpr float kLog2E = 1.44269504f, kLn2 = 0.69314718f;
-
 // The query rows [first, first + count) of one sequence and key head.
 struct QueryBlock {
   const AttentionTensors& tensors;
@@ -135,12 +133,12 @@ void softmax_tile(float* weights, float* scores, OnlineSoftmax& state, const Que
       hn::Store(s, d, score);
       maximum = hn::Max(maximum, s);
     }
-    const auto rescale = exp2(hn::Sub(before, maximum));
+    const auto rescale = exp_negative(hn::Sub(before, maximum));
     auto sum = hn::Zero(d);
     for (int64_t i = 0; i < count; i += 2) {
-      const auto first = exp2(hn::Sub(hn::Load(d, scores + i * kQueryBlock + lane), maximum));
+      const auto first = exp_negative(hn::Sub(hn::Load(d, scores + i * kQueryBlock + lane), maximum));
       auto second = hn::Zero(d);
-      if (i + 1 < count) second = exp2(hn::Sub(hn::Load(d, scores + (i + 1) * kQueryBlock + lane), maximum));
+      if (i + 1 < count) second = exp_negative(hn::Sub(hn::Load(d, scores + (i + 1) * kQueryBlock + lane), maximum));
       sum = hn::Add(sum, hn::Add(first, second));
       Tiles::put_rows(weights + i / Tiles::kPair * kQueryBlock + lane, first, second);
     }
@@ -163,7 +161,7 @@ void forward_block(const AttentionTensors& tensors, AttentionHead head, int64_t 
   float* out = converted + padded * kKeyBlock;        // [kQueryBlock, padded]
   float* scores = out + padded * kQueryBlock;         // [kKeyBlock, kQueryBlock]
   float* weights = scores + kKeyBlock * kQueryBlock;  // [kKeyBlock / pair, kQueryBlock]
-  const float scale = float(tensors.shape.scale) * kLog2E;
+  const float scale = float(tensors.shape.scale);
   OnlineSoftmax state;
   std::fill_n(state.maximum, kQueryBlock, -1e30f);  // finite, so that a row that sees no key of a tile has weight 0
   std::fill_n(state.sum, kQueryBlock, 0.0f);
@@ -193,7 +191,7 @@ void forward_block(const AttentionTensors& tensors, AttentionHead head, int64_t 
     for_lanes(0, head_dim, [&](auto lanes, int64_t i) HWY_ATTR {
       store(lanes, hn::Mul(load(lanes, from + i), hn::Set(lanes, factor)), to + i);
     });
-    tensors.lse.row<float>(block.token(r))[block.query_head(r)] = state.maximum[r] * kLn2 + std::log(total);
+    tensors.lse.row<float>(block.token(r))[block.query_head(r)] = state.maximum[r] + std::log(total);
   }
 }
 

@@ -146,15 +146,18 @@ HWY_NOINLINE void multiply(float* c, int64_t c_stride, bool accumulate, const ch
     multiply_columns<Tiles, 1>(c + j, c_stride, accumulate, a, a_row, a_step, b + j, b_stride, m, steps);
 }
 
-// 2^x, within 2e-7; 0 below -126 and for -infinity; NaN stays NaN (see exp).
-HWY_INLINE FloatVector exp2(FloatVector x) {
+// e^x for x <= 0 within 4e-7 (1 + |x|): the exponentials of attention, where speed shows. 0 below -87.33 and for
+// -infinity; NaN stays NaN (see exp).
+HWY_INLINE FloatVector exp_negative(FloatVector x) {
   const FloatTag d;
   const hn::RebindToSigned<FloatTag> di;
   const auto lowest = hn::Set(d, -126.0f);
+  x = hn::Mul(x, hn::Set(d, 1.44269504f));
   const auto vanishes = hn::Lt(x, lowest);
   x = hn::Max(lowest, x);
   const auto n = hn::Round(x);
   const auto f = hn::Sub(x, n);
+  // 2^f on |f| <= 1/2: the minimax polynomial of degree 5, relative error 8e-8.
   auto p = hn::Set(d, 0.0013276472454890609f);
   p = hn::MulAdd(p, f, hn::Set(d, 0.009675541892647743f));
   p = hn::MulAdd(p, f, hn::Set(d, 0.05550713092088699f));

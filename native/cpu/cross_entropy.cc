@@ -17,15 +17,12 @@
 HWY_BEFORE_NAMESPACE();
 namespace tunesmith::cpu::HWY_NAMESPACE {
 
-// Largest of x[0, n); NaN where one is NaN.
+// Largest of x[0, n). A NaN may go unnoticed here; the sum of exponentials carries it to the loss.
 HWY_INLINE float largest(const float* x, int64_t n) {
   const FloatTag d;
   const int64_t lanes = int64_t(hn::Lanes(d));
-  constexpr float kLowest = -std::numeric_limits<float>::infinity();
-  auto m0 = hn::Set(d, kLowest), m1 = m0, m2 = m0, m3 = m0;
+  auto m0 = hn::Set(d, -std::numeric_limits<float>::infinity()), m1 = m0, m2 = m0, m3 = m0;
   int64_t i = 0;
-  // Max returns its second operand where either is NaN, so a NaN in x stays until the next vector replaces it; the sum
-  // of exponentials is what carries it to the loss.
   for (; i + 4 * lanes <= n; i += 4 * lanes) {
     m0 = hn::Max(m0, load(d, x + i));
     m1 = hn::Max(m1, load(d, x + i + lanes));
@@ -56,38 +53,51 @@ HWY_INLINE float sum_exp(const float* x, int64_t n, float shift) {
   return sum;
 }
 
+// Largest logit so far, and the sum of e^(x - maximum).
+struct RunningSum {
+  float maximum;
+  double sum;
+
+  void add(const float* x, int64_t n) {
+    constexpr int64_t kChunk = 2048;  // logits between rescalings: 8 KiB
+    for (int64_t start = 0; start < n; start += kChunk) {
+      const int64_t count = std::min(kChunk, n - start);
+      const float chunk_maximum = largest(x + start, count);
+      if (chunk_maximum > maximum) {
+        sum *= std::exp(double(maximum) - double(chunk_maximum));
+        maximum = chunk_maximum;
+      }
+      sum += double(sum_exp(x + start, count, maximum));
+    }
+  }
+};
+
 template <class C>
 void loss_rows(const Tensor& logits, const Tensor& dlogits, const Tensor& nll, int32_t* correct, const int32_t* targets,
                const Tensor& weights, double scale, int64_t first, int64_t last) {
-  constexpr int64_t kChunk = 2048;  // logits between rescalings: 8 KiB
   const int64_t width = logits.cols;
   for (int64_t r = first; r < last; ++r) {
     const float* x = logits.row<float>(r);
     const int32_t target = targets[r];
     const float target_logit = x[target];
-    float m = x[0];
-    double sum = 0;  // of e^(x - m)
-    for (int64_t start = 0; start < width; start += kChunk) {
-      const int64_t n = std::min(kChunk, width - start);
-      const float m_chunk = largest(x + start, n);
-      if (m_chunk > m) {
-        sum *= std::exp(double(m) - double(m_chunk));
-        m = m_chunk;
-      }
-      sum += sum_exp(x + start, n, m);
-    }
-    nll.as<float>()[r] = float(std::log(sum) + (double(m) - double(target_logit)));
-    correct[r] = target_logit == m && std::none_of(x, x + target, [&](float v) { return v == m; });
+    // The target is kept out of the sum: of a target that is all but certain, the others are the whole loss.
+    RunningSum others{target_logit, 0};
+    others.add(x, target);
+    others.add(x + target + 1, width - target - 1);
+    const float maximum = others.maximum;
+    const double below = double(target_logit) - double(maximum), target_share = std::exp(below);
+    const double sum = others.sum + target_share;
+    nll.as<float>()[r] = float(below == 0 ? std::log1p(others.sum) : std::log(sum) - below);
+    correct[r] = target_logit == maximum && std::none_of(x, x + target, [&](float v) { return v == maximum; });
     if (!dlogits) continue;
     const double weight = double(weights.as<float>()[r]) * scale;
-    const float share = float(weight / sum);
+    const float factor = float(weight / sum);
     C* grad = dlogits.row<C>(r);
-    const float target_grad = float(weight * (std::exp(double(target_logit) - double(m)) / sum - 1));
     for_lanes(0, width, [&](auto d, int64_t i) HWY_ATTR {
-      const auto p = exp(d, hn::Sub(load(d, x + i), hn::Set(d, m)));
-      store(d, hn::Mul(p, hn::Set(d, share)), grad + i);
+      const auto p = exp(d, hn::Sub(load(d, x + i), hn::Set(d, maximum)));
+      store(d, hn::Mul(p, hn::Set(d, factor)), grad + i);
     });
-    grad[target] = C(target_grad);
+    grad[target] = C(float(-weight * (others.sum / sum)));
   }
 }
 

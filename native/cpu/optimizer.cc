@@ -15,21 +15,19 @@
 HWY_BEFORE_NAMESPACE();
 namespace tunesmith::cpu::HWY_NAMESPACE {
 
-// Squares of a block are added as floats in runs of 16 per lane at most, then as doubles.
 double sum_squares_block(const float* x, int64_t n) {
-  const FloatTag d;
-  const int64_t lanes = int64_t(hn::Lanes(d)), run = 16 * lanes;
-  double total = 0;
+  const hn::ScalableTag<double> d;
+  const hn::Rebind<float, decltype(d)> narrow;
+  const int64_t lanes = int64_t(hn::Lanes(d));
+  auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
   int64_t i = 0;
-  for (; i + run <= n; i += run) {
-    auto s0 = hn::Zero(d), s1 = s0;
-    for (int64_t j = 0; j < run; j += 2 * lanes) {
-      const auto a = load(d, x + i + j), b = load(d, x + i + j + lanes);
-      s0 = hn::MulAdd(a, a, s0);
-      s1 = hn::MulAdd(b, b, s1);
-    }
-    total += double(hn::GetLane(hn::SumOfLanes(d, hn::Add(s0, s1))));
-  }
+  const auto add_square = [&](auto& sum) HWY_ATTR {
+    const auto wide = hn::PromoteTo(d, hn::LoadU(narrow, x + i));
+    sum = hn::MulAdd(wide, wide, sum);
+    i += lanes;
+  };
+  while (i + 4 * lanes <= n) add_square(s0), add_square(s1), add_square(s2), add_square(s3);
+  double total = hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3))));
   for (; i < n; ++i) total += double(x[i]) * double(x[i]);
   return total;
 }

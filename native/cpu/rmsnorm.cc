@@ -1,4 +1,5 @@
 // RMSNorm with fused residual (arXiv 1910.07467): a row stays in the first-level cache between its two passes.
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -81,31 +82,42 @@ void apply_rows(const Tensor& y, const Tensor& x, const Tensor& rstd, const Tens
   }
 }
 
+// Rows whose part of dweight is summed in registers.
+constexpr int64_t kRowGroup = 16;
+
 template <class C>
 void backward_rows(const Tensor& dx, const Tensor& dx_compute, float* dweight, const Tensor& dy, const Tensor& x,
                    const Tensor& rstd, const Tensor& weight, int64_t first, int64_t last) {
   const int64_t width = dx.cols;
   const float* w = weight.as<float>();
-  for (int64_t t = first; t < last; ++t) {
-    const float r = rstd.as<float>()[t];
-    const float* in = x.row<float>(t);
-    const C* grad = dy.row<C>(t);
-    float* sum = dx.row<float>(t);
-    C* copy = dx_compute ? dx_compute.row<C>(t) : nullptr;
-    const float dot = sum_over(width, [&](auto d, int64_t i) HWY_ATTR {
-      const auto g = load(d, grad + i);
-      const auto v = load(d, in + i);
-      store(d, hn::MulAdd(hn::Mul(g, v), hn::Set(d, r), load(d, dweight + i)), dweight + i);
-      return hn::Mul(hn::Mul(g, load(d, w + i)), v);
-    });
-    const float pull = float(double(r) * double(r) * double(dot) / double(width));
+  for (int64_t group = first; group < last; group += kRowGroup) {
+    const int64_t end = std::min(group + kRowGroup, last);
     for_lanes(0, width, [&](auto d, int64_t i) HWY_ATTR {
-      const auto g = hn::Mul(load(d, grad + i), load(d, w + i));
-      const auto centred = hn::NegMulAdd(load(d, in + i), hn::Set(d, pull), g);
-      const auto v = hn::MulAdd(centred, hn::Set(d, r), load(d, sum + i));
-      store(d, v, sum + i);
-      if (copy) store(d, v, copy + i);
+      auto sum = hn::Zero(d);
+      for (int64_t t = group; t < end; ++t) {
+        const auto normalised = hn::Mul(load(d, x.row<float>(t) + i), hn::Set(d, rstd.as<float>()[t]));
+        sum = hn::MulAdd(load(d, dy.row<C>(t) + i), normalised, sum);
+      }
+      store(d, hn::Add(load(d, dweight + i), sum), dweight + i);
     });
+    for (int64_t t = group; t < end; ++t) {
+      const float r = rstd.as<float>()[t];
+      const float* in = x.row<float>(t);
+      const C* grad = dy.row<C>(t);
+      float* sum = dx.row<float>(t);
+      C* copy = dx_compute ? dx_compute.row<C>(t) : nullptr;
+      const float dot = sum_over(width, [&](auto d, int64_t i) HWY_ATTR {
+        return hn::Mul(hn::Mul(load(d, grad + i), load(d, w + i)), load(d, in + i));
+      });
+      const float pull = float(double(r) * double(r) * double(dot) / double(width));
+      for_lanes(0, width, [&](auto d, int64_t i) HWY_ATTR {
+        const auto g = hn::Mul(load(d, grad + i), load(d, w + i));
+        const auto centred = hn::NegMulAdd(load(d, in + i), hn::Set(d, pull), g);
+        const auto v = hn::MulAdd(centred, hn::Set(d, r), load(d, sum + i));
+        store(d, v, sum + i);
+        if (copy) store(d, v, copy + i);
+      });
+    }
   }
 }
 

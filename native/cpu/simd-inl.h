@@ -8,6 +8,7 @@
 #endif
 
 #include <cstdint>
+#include <limits>
 
 #include "core/dtype.h"
 #include "hwy/highway.h"
@@ -65,14 +66,15 @@ HWY_INLINE void for_lanes(int64_t first, int64_t last, const Body& body) {
   for (; i < last; ++i) body(OneFloat(), i);
 }
 
-// e^x for x <= 88, within 2 ulp; saturates at e^88, and is 0 where the result would be subnormal (x < -87.33). NaN
-// stays NaN: on x86 Max and Min return their second operand where either is NaN.
+// e^x within 2 ulp; 0 below -87.33, where the result would be subnormal, and infinity above 88. NaN stays NaN: on x86
+// Max and Min return their second operand where either is NaN.
 template <class D, class V>
 HWY_INLINE V exp(D d, V x) {
   const hn::Rebind<int32_t, D> di;
   const auto lowest = hn::Set(d, -87.33654f);
-  const auto subnormal = hn::Lt(x, lowest);
-  x = hn::Max(lowest, hn::Min(hn::Set(d, 88.0f), x));
+  const auto highest = hn::Set(d, 88.0f);
+  const auto subnormal = hn::Lt(x, lowest), large = hn::Gt(x, highest);
+  x = hn::Max(lowest, hn::Min(highest, x));
   // x = n ln 2 + r with |r| <= ln 2 / 2. The first part of ln 2 has few bits, so that n times it is exact.
   const auto n = hn::Round(hn::Mul(x, hn::Set(d, 1.44269504f)));
   auto r = hn::NegMulAdd(n, hn::Set(d, 0.693359375f), x);
@@ -85,7 +87,8 @@ HWY_INLINE V exp(D d, V x) {
   q = hn::MulAdd(q, r, hn::Set(d, 4.999999403953552e-1f));
   const auto fraction = hn::Add(hn::MulAdd(q, hn::Mul(r, r), r), hn::Set(d, 1.0f));
   const auto power = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 127))));
-  return hn::IfThenElse(subnormal, hn::Zero(d), hn::Mul(fraction, power));
+  const auto result = hn::IfThenElse(subnormal, hn::Zero(d), hn::Mul(fraction, power));
+  return hn::IfThenElse(large, hn::Set(d, std::numeric_limits<float>::infinity()), result);
 }
 
 }  // namespace tunesmith::cpu::HWY_NAMESPACE
