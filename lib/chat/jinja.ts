@@ -16,7 +16,8 @@ export class JinjaTemplate {
 
   /** @throws Error with the engine's words where `source` does not parse. */
   constructor(source: string) {
-    const tokens = tokenize(source, { trim_blocks: true, lstrip_blocks: true })
+    // Jinja reads every kind of line end as a newline.
+    const tokens = tokenize(source.replace(/\r\n?/g, '\n'), { trim_blocks: true, lstrip_blocks: true })
     this.#program = parse(tokens)
     pythonStrip(this.#program)
   }
@@ -41,8 +42,52 @@ export class JinjaTemplate {
       [STRIP.rstrip]: (text: unknown, characters?: unknown) => strip(text, characters, false, true),
     }
     for (const [name, value] of Object.entries({ ...globals, ...variables })) environment.set(name, value)
-    return String(new Interpreter(environment).run(this.#program).value)
+    return String(new StrictInterpreter(environment).run(this.#program).value)
   }
+}
+
+/** The engine's nodes and values, as far as they are used here: its own types do not resolve under nodenext. */
+interface Statement {
+  type: string
+  [key: string]: unknown
+}
+interface Value {
+  type: string
+  value: unknown
+}
+interface Engine {
+  evaluate(statement: Statement | undefined, environment: unknown): Value
+  run(program: unknown): Value
+}
+const BaseInterpreter = Interpreter as unknown as new (environment: unknown) => Engine
+
+/**
+ * The engine adds text to anything and writes "[object Map]" where Python raises TypeError. A chat template that meets
+ * arguments of a kind it was not written for must refuse them, not put such text into training.
+ */
+class StrictInterpreter extends BaseInterpreter {
+  override evaluate(statement: Statement | undefined, environment: unknown): Value {
+    if (statement?.type === 'Evaluated') return statement.value as Value
+    const operator = statement?.operator as { value: string } | undefined
+    if (statement?.type !== 'BinaryExpression' || operator?.value !== '+') return super.evaluate(statement, environment)
+    const left = this.evaluate(statement.left as Statement, environment)
+    const right = this.evaluate(statement.right as Statement, environment)
+    const texts = Number(left.type === 'StringValue') + Number(right.type === 'StringValue')
+    if (texts === 1) throw new Error(`cannot add ${pythonType(left)} and ${pythonType(right)}`)
+    if (texts === 2) return Reflect.construct(left.constructor, [`${left.value}${right.value}`])
+    const sides = { left: { type: 'Evaluated', value: left }, right: { type: 'Evaluated', value: right } }
+    return super.evaluate(Object.assign(Object.create(Object.getPrototypeOf(statement)), statement, sides), environment)
+  }
+}
+
+function pythonType({ type }: Value): string {
+  const names: Record<string, string> = {
+    StringValue: 'text',
+    ObjectValue: 'an object',
+    ArrayValue: 'a list',
+    NullValue: 'null',
+  }
+  return names[type] ?? type.replace('Value', '').toLowerCase()
 }
 
 /** Whether a template says itself what the assistant generates. */
@@ -64,11 +109,6 @@ export function markGenerationTags(source: string): string {
 
 const STRIP = { strip: '__strip', lstrip: '__lstrip', rstrip: '__rstrip' } as const
 
-interface Node {
-  type: string
-  [key: string]: unknown
-}
-
 /**
  * The engine's strip, lstrip, rstrip and `| trim` ignore their argument and strip what JavaScript calls whitespace.
  * Qwen3 strips newlines only, so a reply that starts with spaces would be trained without them. Calls are redirected to
@@ -77,26 +117,27 @@ interface Node {
 function pythonStrip(root: unknown): void {
   const seen = new Set<unknown>()
   const stack = [root]
-  for (let node = stack.pop(); node !== undefined; node = stack.pop()) {
+  while (stack.length > 0) {
+    const node = stack.pop()
     if (typeof node !== 'object' || node === null || seen.has(node)) continue
     seen.add(node)
     if (node instanceof Map) for (const [key, value] of node) stack.push(key, value)
-    redirect(node as Node)
+    redirect(node as Statement)
     for (const child of Object.values(node)) stack.push(child)
   }
 }
 
-function redirect(node: Node): void {
+function redirect(node: Statement): void {
   if (node.type === 'CallExpression') {
-    const callee = node.callee as Node
-    const property = callee.property as Node | undefined
+    const callee = node.callee as Statement
+    const property = callee.property as Statement | undefined
     const name = callee.type === 'MemberExpression' && !callee.computed ? STRIP[property?.value as 'strip'] : undefined
     if (name === undefined) return
     node.args = [callee.object, ...(node.args as unknown[])]
     node.callee = identifier(name, property!)
   } else if (node.type === 'FilterExpression') {
-    const filter = node.filter as Node
-    const named = (filter.type === 'CallExpression' ? filter.callee : filter) as Node
+    const filter = node.filter as Statement
+    const named = (filter.type === 'CallExpression' ? filter.callee : filter) as Statement
     if (named.value !== 'trim') return
     node.type = 'CallExpression'
     node.args = [node.operand, ...((filter.args as unknown[] | undefined) ?? [])]
@@ -104,7 +145,7 @@ function redirect(node: Node): void {
   }
 }
 
-function identifier(name: string, like: Node): Node {
+function identifier(name: string, like: Statement): Statement {
   return Object.assign(Object.create(Object.getPrototypeOf(like)), like, { value: name })
 }
 

@@ -51,6 +51,24 @@ x
     assert.equal(strip('.split("|")[0].rstrip("\\n").lstrip("b")', 'bba\n|c'), 'a')
   })
 
+  it('strips everywhere in a template, whatever else stands there', () => {
+    const source =
+      '{% set later = messages[1:] %}{% for m in later %}{% set c = m.content | trim %}{{ c }}|{% endfor %}'
+    const list: Message[] = ['a', '\ufeffb ', ' c\u001c'].map((content) => ({ role: 'user', content }))
+    assert.equal(render(source, {}, list), '\ufeffb|c|')
+  })
+
+  it('adds only what Python adds', () => {
+    assert.equal(render('{{ 1 + 2 }}{{ "a" + "b" }}{{ ([1] + [2]) | length }}{{ 1.5 + 1 }}'), '3ab22.5')
+    assert.throws(() => render('{{ "a" + messages[0] }}'), /cannot add text and an object/)
+    assert.throws(() => render('{{ 1 + "a" }}'), /cannot add integer and text/)
+    assert.throws(() => render('{{ "a" + none }}'), /cannot add text and null/)
+  })
+
+  it('reads templates with any line end', () => {
+    assert.equal(render('{% if true %}\r\na\r\n{% endif %}\r\nb'), 'a\nb')
+  })
+
   it('writes JSON as Transformers does', () => {
     const tool = { name: 'é<&>', list: [1, 2.5, null, true], nested: { z: {}, a: [] } }
     const text = template(tokenizer, '{{ tools[0] | tojson }}').render(messages, { tools: [tool] })
