@@ -1,0 +1,321 @@
+#include "workloads.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+namespace tunesmith::bench {
+
+namespace {
+
+constexpr int64_t kHidden = 576, kHeads = 9, kKvHeads = 3, kHeadDim = 64, kMlp = 1536, kVocabulary = 49152;
+constexpr int64_t kLayers = 30, kQkv = (kHeads + 2 * kKvHeads) * kHeadDim;
+constexpr int64_t kParameters = 134515008;
+constexpr int64_t kChunk = 256;  // rows of the output projection at a time
+
+uint64_t mix(uint64_t x) {
+  x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;
+  x = (x ^ x >> 27) * 0x94d049bb133111eb;
+  return x ^ x >> 31;
+}
+
+}  // namespace
+
+Pool::~Pool() {
+  for (void* memory : memory_) backend.release(memory);
+}
+
+void* Pool::bytes(size_t size) { return memory_.emplace_back(backend.allocate(std::max(size, size_t(64)))); }
+
+Tensor Pool::values(DType type, int64_t rows, int64_t cols, double scale) {
+  const uint64_t seed = ++draw_ << 40;
+  std::vector<float> host(static_cast<size_t>(rows * cols));
+  for (size_t i = 0; i < host.size(); ++i)
+    host[i] = float(BFloat16(float(scale * (double(mix(seed + i) >> 11) * 0x1p-52 - 1))));
+  const Tensor wide_view = matrix(bytes(host.size() * sizeof(float)), DType::kFloat32, rows, cols);
+  backend.upload(wide_view.data, host.data(), host.size() * sizeof(float));
+  if (type == DType::kFloat32) return wide_view;
+  const Tensor view = matrix(bytes(host.size() * size_of(type)), type, rows, cols);
+  backend.cast(view, wide_view);
+  return view;
+}
+
+Tensor Pool::zeros(DType type, int64_t rows, int64_t cols) {
+  const size_t size = size_t(rows * cols) * size_of(type);
+  const Tensor view = matrix(bytes(size), type, rows, cols);
+  backend.zero(view.data, size);
+  return view;
+}
+
+const int32_t* Pool::integers(const std::vector<int32_t>& values) {
+  void* memory = bytes(values.size() * sizeof(int32_t));
+  backend.upload(memory, values.data(), values.size() * sizeof(int32_t));
+  return static_cast<int32_t*>(memory);
+}
+
+namespace {
+
+double size_in_bytes(std::initializer_list<Tensor> tensors) {
+  double bytes = 0;
+  for (const Tensor& tensor : tensors) bytes += double(tensor.size()) * double(size_of(tensor.dtype));
+  return bytes;
+}
+
+// ---- linear ---------------------------------------------------------------------------------------------------------
+
+LinearWeight weight_of(Pool& pool, int64_t tokens, int64_t n, int64_t k) {
+  const DType compute = pool.compute;
+  LinearWeight weight{pool.values(DType::kFloat32, n, k, 0.05), compute, nullptr};
+  if (const size_t size = pool.backend.linear_prepared_bytes(n, k, compute, true)) weight.prepared = pool.bytes(size);
+  const size_t scratch = pool.backend.linear_scratch_bytes(tokens, n, k, compute, true);
+  pool.backend.set_scratch(scratch ? pool.bytes(scratch) : nullptr, scratch);
+  pool.backend.linear_prepare(weight, true);
+  return weight;
+}
+
+Workload linear_forward(Pool& pool, int64_t tokens, int64_t n, int64_t k, bool wide_output) {
+  const LinearWeight weight = weight_of(pool, tokens, n, k);
+  const Tensor x = pool.values(pool.compute, tokens, k);
+  const Tensor y = pool.zeros(wide_output ? DType::kFloat32 : pool.compute, tokens, n);
+  return {[=, &pool] { pool.backend.linear_forward(y, x, weight, {}); }, {y}, 2.0 * double(tokens * n * k)};
+}
+
+// `chunked`: as for the output projection, whose weights are the same in successive calls; else another layer's weights
+// come between two calls.
+Workload linear_backward_input(Pool& pool, int64_t tokens, int64_t n, int64_t k, bool chunked) {
+  const LinearWeight weight = weight_of(pool, tokens, n, k);
+  LinearWeight other = weight;
+  other.master = pool.values(DType::kFloat32, n, k, 0.05);
+  const Tensor dy = pool.values(pool.compute, tokens, n), dx = pool.zeros(pool.compute, tokens, k);
+  auto turn = std::make_shared<bool>(false);
+  return {[=, &pool] {
+            *turn = !*turn;
+            pool.backend.linear_backward_input(dx, dy, *turn || chunked ? weight : other, false);
+          },
+          {dx},
+          2.0 * double(tokens * n * k)};
+}
+
+Workload linear_backward_weight(Pool& pool, int64_t tokens, int64_t n, int64_t k) {
+  const size_t scratch = pool.backend.linear_scratch_bytes(tokens, n, k, pool.compute, true);
+  pool.backend.set_scratch(scratch ? pool.bytes(scratch) : nullptr, scratch);
+  const Tensor dy = pool.values(pool.compute, tokens, n), x = pool.values(pool.compute, tokens, k);
+  const Tensor dw = pool.zeros(DType::kFloat32, n, k);
+  return {[=, &pool] { pool.backend.linear_backward_weight(dw, dy, x, true); }, {dw}, 2.0 * double(tokens * n * k)};
+}
+
+Workload linear_prepare(Pool& pool, int64_t n, int64_t k) {
+  const LinearWeight weight = weight_of(pool, 1, n, k);
+  const double bytes = double(n * k) * double(size_of(DType::kFloat32) + size_of(pool.compute));
+  return {[=, &pool] { pool.backend.linear_prepare(weight, true); }, {}, 0, bytes};
+}
+
+void add_linear(std::vector<Op>& ops, const std::string& name, int64_t n, int64_t k, double runs, bool head) {
+  const int64_t check = head ? 8 : 24;
+  const auto rows = [head](int64_t tokens) { return head ? std::min(tokens, kChunk) : tokens; };
+  if (head) runs *= 1024.0 / double(kChunk);
+  ops.push_back({"linear_forward " + name, runs, 4e-3, check,
+                 [=](Pool& pool, int64_t tokens) { return linear_forward(pool, rows(tokens), n, k, head); }});
+  ops.push_back({"linear_backward_input " + name, runs, 4e-3, check,
+                 [=](Pool& pool, int64_t tokens) { return linear_backward_input(pool, rows(tokens), n, k, head); }});
+  ops.push_back({"linear_backward_weight " + name, runs, 1e-4, check,
+                 [=](Pool& pool, int64_t tokens) { return linear_backward_weight(pool, rows(tokens), n, k); }});
+  ops.push_back({"linear_prepare " + name, head ? 1 : runs, 0, check,
+                 [=](Pool& pool, int64_t) { return linear_prepare(pool, n, k); }});
+}
+
+// ---- attention ------------------------------------------------------------------------------------------------------
+
+struct Packed {
+  AttentionBatch batch;
+  AttentionShape shape{kHeads, kKvHeads, kHeadDim, 1 / std::sqrt(double(kHeadDim))};
+  Tensor qkv, q, k, v, out, lse;
+  double scores = 0;  // query-key pairs over all heads
+};
+
+Packed packed(Pool& pool, int64_t tokens, int64_t sequences) {
+  sequences = std::min(sequences, tokens);
+  Packed p;
+  std::vector<int32_t> offsets{0}, lengths, positions;
+  for (int64_t b = 0; b < sequences; ++b) {
+    offsets.push_back(int32_t(tokens * (b + 1) / sequences));
+    lengths.push_back(offsets[size_t(b) + 1] - offsets[size_t(b)]);
+    for (int32_t i = 0; i < lengths.back(); ++i) positions.push_back(i), p.scores += double(kHeads * (i + 1));
+  }
+  p.batch = {int32_t(sequences), pool.integers(offsets), pool.integers(offsets), pool.integers(lengths),
+             pool.integers(positions)};
+  p.qkv = pool.values(pool.compute, tokens, kQkv, 2);
+  p.q = p.qkv.slice_cols(0, kHeads * kHeadDim);
+  p.k = p.qkv.slice_cols(kHeads * kHeadDim, kKvHeads * kHeadDim);
+  p.v = p.qkv.slice_cols((kHeads + kKvHeads) * kHeadDim, kKvHeads * kHeadDim);
+  p.out = pool.zeros(pool.compute, tokens, kHeads * kHeadDim);
+  p.lse = pool.zeros(DType::kFloat32, tokens, kHeads);
+  return p;
+}
+
+Workload attention_forward(Pool& pool, int64_t tokens, int64_t sequences) {
+  const Packed p = packed(pool, tokens, sequences);
+  return {[=, &pool] { pool.backend.attention_forward(p.out, p.lse, p.q, p.k, p.v, p.batch, p.shape); },
+          {p.out, p.lse},
+          4 * p.scores * kHeadDim};
+}
+
+Workload attention_backward(Pool& pool, int64_t tokens, int64_t sequences) {
+  const Packed p = packed(pool, tokens, sequences);
+  const Tensor dout = pool.values(pool.compute, tokens, kHeads * kHeadDim);
+  const Tensor dqkv = pool.zeros(pool.compute, tokens, kQkv);
+  const Tensor dq = dqkv.slice_cols(0, kHeads * kHeadDim);
+  const Tensor dk = dqkv.slice_cols(kHeads * kHeadDim, kKvHeads * kHeadDim);
+  const Tensor dv = dqkv.slice_cols((kHeads + kKvHeads) * kHeadDim, kKvHeads * kHeadDim);
+  pool.backend.attention_forward(p.out, p.lse, p.q, p.k, p.v, p.batch, p.shape);
+  return {
+      [=, &pool] { pool.backend.attention_backward(dq, dk, dv, dout, p.out, p.lse, p.q, p.k, p.v, p.batch, p.shape); },
+      {dqkv},
+      10 * p.scores * kHeadDim};
+}
+
+// ---- the others -----------------------------------------------------------------------------------------------------
+
+Workload rmsnorm_forward(Pool& pool, int64_t tokens) {
+  const Tensor x = pool.values(DType::kFloat32, tokens, kHidden),
+               delta = pool.values(pool.compute, tokens, kHidden, 0.01);
+  const Tensor weight = pool.values(DType::kFloat32, 1, kHidden), y = pool.zeros(pool.compute, tokens, kHidden);
+  const Tensor rstd = pool.zeros(DType::kFloat32, 1, tokens), out = pool.zeros(DType::kFloat32, tokens, kHidden);
+  return {[=, &pool] { pool.backend.rmsnorm_forward(out, y, rstd, x, delta, weight, 1e-5); },
+          {out, y, rstd},
+          0,
+          size_in_bytes({out, y, x, delta})};
+}
+
+Workload rmsnorm_backward(Pool& pool, int64_t tokens) {
+  const Tensor x = pool.values(DType::kFloat32, tokens, kHidden), dy = pool.values(pool.compute, tokens, kHidden);
+  const Tensor weight = pool.values(DType::kFloat32, 1, kHidden), rstd = pool.values(DType::kFloat32, 1, tokens);
+  const Tensor dx = pool.values(DType::kFloat32, tokens, kHidden), copy = pool.zeros(pool.compute, tokens, kHidden);
+  const Tensor dweight = pool.zeros(DType::kFloat32, 1, kHidden);
+  return {[=, &pool] { pool.backend.rmsnorm_backward(dx, copy, dweight, dy, x, rstd, weight); },
+          {dx, copy, dweight},
+          0,
+          size_in_bytes({x, dy, dx, dx, copy})};
+}
+
+Workload rope(Pool& pool, int64_t tokens) {
+  const int64_t heads = kHeads + kKvHeads;
+  const Tensor qkv = pool.values(pool.compute, tokens, kQkv), table = pool.values(DType::kFloat32, tokens, kHeadDim);
+  std::vector<int32_t> positions(static_cast<size_t>(tokens));
+  for (size_t t = 0; t < positions.size(); ++t) positions[t] = int32_t(t);
+  const int32_t* at = pool.integers(positions);
+  const Tensor x = qkv.slice_cols(0, heads * kHeadDim);
+  return {[=, &pool] { pool.backend.rope(x, int32_t(heads), int32_t(kHeadDim), table, at, false); },
+          {qkv},
+          0,
+          size_in_bytes({x, x})};
+}
+
+Workload gated_forward(Pool& pool, int64_t tokens) {
+  const Tensor in = pool.values(pool.compute, tokens, 2 * kMlp, 4), out = pool.zeros(pool.compute, tokens, kMlp);
+  return {[=, &pool] { pool.backend.gated_forward(out, in, Activation::kSilu); }, {out}, 0, size_in_bytes({in, out})};
+}
+
+Workload gated_backward(Pool& pool, int64_t tokens) {
+  const Tensor in = pool.values(pool.compute, tokens, 2 * kMlp, 4), dout = pool.values(pool.compute, tokens, kMlp);
+  const Tensor din = pool.zeros(pool.compute, tokens, 2 * kMlp);
+  return {[=, &pool] { pool.backend.gated_backward(din, dout, in, Activation::kSilu); },
+          {din},
+          0,
+          size_in_bytes({in, dout, din})};
+}
+
+Workload embedding_forward(Pool& pool, int64_t tokens) {
+  std::vector<int32_t> ids(static_cast<size_t>(tokens));
+  for (size_t t = 0; t < ids.size(); ++t) ids[t] = int32_t(mix(t) % kVocabulary);
+  const int32_t* at = pool.integers(ids);
+  const Tensor table = pool.values(DType::kFloat32, kVocabulary, kHidden);
+  const Tensor out = pool.zeros(DType::kFloat32, tokens, kHidden);
+  return {[=, &pool] { pool.backend.embedding_forward(out, table, at); }, {out}, 0, size_in_bytes({out, out})};
+}
+
+Workload embedding_backward(Pool& pool, int64_t tokens) {
+  std::vector<int32_t> ids(static_cast<size_t>(tokens));
+  for (size_t t = 0; t < ids.size(); ++t) ids[t] = int32_t(mix(t) % kVocabulary);
+  const int32_t* at = pool.integers(ids);
+  const Tensor dtable = pool.zeros(DType::kFloat32, kVocabulary, kHidden);
+  const Tensor dout = pool.values(DType::kFloat32, tokens, kHidden);
+  return {[=, &pool] { pool.backend.embedding_backward(dtable, dout, at); },
+          {dtable},
+          0,
+          size_in_bytes({dout, dout, dout})};
+}
+
+Workload cross_entropy(Pool& pool, int64_t tokens) {
+  const int64_t rows = std::min(tokens, kChunk);
+  const Tensor logits = pool.values(DType::kFloat32, rows, kVocabulary, 10);
+  const Tensor dlogits = pool.zeros(pool.compute, rows, kVocabulary), nll = pool.zeros(DType::kFloat32, 1, rows);
+  const Tensor weights = pool.values(DType::kFloat32, 1, rows);
+  std::vector<int32_t> ids(static_cast<size_t>(rows));
+  for (size_t t = 0; t < ids.size(); ++t) ids[t] = int32_t(mix(t) % kVocabulary);
+  const int32_t* targets = pool.integers(ids);
+  auto* correct = static_cast<int32_t*>(pool.bytes(ids.size() * sizeof(int32_t)));
+  return {[=, &pool] { pool.backend.cross_entropy(logits, dlogits, nll, correct, targets, weights, 0.1); },
+          {dlogits, nll},
+          0,
+          size_in_bytes({logits, dlogits})};
+}
+
+// Parameters are stood for by so many values in a check.
+int64_t parameters(int64_t tokens) { return tokens < 1024 ? 100003 : kParameters; }
+
+Workload sum_squares(Pool& pool, int64_t tokens) {
+  const Tensor x = pool.values(DType::kFloat32, 1, parameters(tokens));
+  const Tensor sum = pool.zeros(DType::kFloat32, 1, 1);
+  return {[=, &pool] {
+            const float value = float(pool.backend.sum_squares(x));
+            pool.backend.upload(sum.data, &value, sizeof(value));
+          },
+          {sum},
+          0,
+          size_in_bytes({x})};
+}
+
+Workload adamw(Pool& pool, int64_t tokens) {
+  const int64_t n = parameters(tokens);
+  const Tensor w = pool.values(DType::kFloat32, 1, n), grad = pool.values(DType::kFloat32, 1, n);
+  const Tensor m = pool.zeros(DType::kFloat32, 1, n), v = pool.zeros(DType::kFloat32, 1, n);
+  return {[=, &pool] {
+            pool.backend.adamw(w, m, v, grad, {1e-3, 0.9, 0.999, 1e-8, 0.1, 0.1, 0.001, 0.5});
+          },
+          {w, m, v},
+          0,
+          size_in_bytes({w, w, m, m, v, v, grad})};
+}
+
+}  // namespace
+
+std::vector<Op> step_ops() {
+  std::vector<Op> ops;
+  add_linear(ops, "qkv", kQkv, kHidden, kLayers, false);
+  add_linear(ops, "o", kHidden, kHidden, kLayers, false);
+  add_linear(ops, "gate_up", 2 * kMlp, kHidden, kLayers, false);
+  add_linear(ops, "down", kHidden, kMlp, kLayers, false);
+  add_linear(ops, "head", kVocabulary, kHidden, 1, true);
+  for (const int64_t sequences : {1, 8}) {
+    const std::string name = sequences == 1 ? "one sequence" : "eight sequences";
+    const double runs = sequences == 1 ? kLayers : 0;  // a step has one or the other
+    ops.push_back({"attention_forward " + name, runs, 1e-2, 200,
+                   [=](Pool& pool, int64_t tokens) { return attention_forward(pool, tokens, sequences); }});
+    ops.push_back({"attention_backward " + name, runs, 1e-2, 200,
+                   [=](Pool& pool, int64_t tokens) { return attention_backward(pool, tokens, sequences); }});
+  }
+  ops.push_back({"rmsnorm_forward", 2 * kLayers + 1, 4e-3, 24, rmsnorm_forward});
+  ops.push_back({"rmsnorm_backward", 2 * kLayers + 1, 4e-3, 24, rmsnorm_backward});
+  ops.push_back({"rope", 2 * kLayers, 4e-3, 24, rope});
+  ops.push_back({"gated_forward", kLayers, 4e-3, 24, gated_forward});
+  ops.push_back({"gated_backward", kLayers, 4e-3, 24, gated_backward});
+  ops.push_back({"embedding_forward", 1, 1e-6, 24, embedding_forward});
+  ops.push_back({"embedding_backward", 1, 1e-6, 24, embedding_backward});
+  ops.push_back({"cross_entropy", 1024.0 / kChunk, 4e-3, 8, cross_entropy});
+  ops.push_back({"sum_squares", 1, 1e-5, 24, sum_squares});
+  ops.push_back({"adamw", 1, 1e-5, 24, adamw});
+  return ops;
+}
+
+}  // namespace tunesmith::bench
