@@ -46,6 +46,8 @@ Result cross_entropy(const Device& device, const Matrix& logits, const std::vect
           into == Into::kNothing ? Matrix(0, 0) : (into == Into::kOwn ? own : logits_in).get(dlogits)};
 }
 
+constexpr double kScale = 0.25;
+
 Outputs run(const Device& device, const Case& c) {
   Random random(1);
   const Matrix logits = random.matrix(c.rows, c.vocabulary, c.logits);
@@ -59,12 +61,15 @@ Outputs run(const Device& device, const Case& c) {
       if (round_to(DType::kFloat32, logits(r, v)) > round_to(DType::kFloat32, logits(r, best))) best = v;
     targets[size_t(r)] = int32_t(best);
   }
-  const Result result = cross_entropy(device, logits, targets, weights, 0.25, c.into);
+  const Result result = cross_entropy(device, logits, targets, weights, kScale, c.into);
   // exp of a difference of logits of size `logits` is off by as many roundoffs, and so is a sum of `vocabulary` of
   // them.
   const double wide = 8 + 2 * c.logits + std::sqrt(double(c.vocabulary));
-  Outputs outputs = {{"nll", result.nll, device.tolerance(0, wide)}, {"correct", result.correct, 0}};
-  if (c.into != Into::kNothing) outputs.push_back({"dlogits", result.dlogits, device.tolerance(1, wide)});
+  // A confident row is a loss, or a gradient at its target, near 0: the logarithm of a total near 1, or 1 less 1.
+  Outputs outputs = {{"nll", result.nll, device.tolerance(0, wide), device.tolerance(0, 1)},
+                     {"correct", result.correct, 0}};
+  if (c.into != Into::kNothing)
+    outputs.push_back({"dlogits", result.dlogits, device.tolerance(1, wide), device.tolerance(0, kScale)});
   return outputs;
 }
 

@@ -287,7 +287,8 @@ std::string element(const Matrix& values, size_t index) {
 
 }  // namespace
 
-void check_close(const std::string& what, const Matrix& actual, const Matrix& expected, double tolerance) {
+void check_close(const std::string& what, const Matrix& actual, const Matrix& expected, double tolerance,
+                 double floor) {
   REQUIRE_MESSAGE((actual.rows == expected.rows && actual.cols == expected.cols), what, ": shapes differ");
   double error = 0, norm = 0;
   for (size_t i = 0; i < expected.values.size(); ++i) {
@@ -295,18 +296,19 @@ void check_close(const std::string& what, const Matrix& actual, const Matrix& ex
     norm += expected.values[i] * expected.values[i];
   }
   error = std::sqrt(error), norm = std::sqrt(norm);
-  const double root_mean_square = norm / std::sqrt(std::max<double>(1, double(expected.values.size())));
+  const double root_count = std::sqrt(std::max<double>(1, double(expected.values.size())));
   size_t worst = 0;
   double excess = 0;  // of the worst element: its error over what it may be
   for (size_t i = 0; i < expected.values.size() && !std::isnan(excess); ++i) {
     const double difference = std::abs(actual.values[i] - expected.values[i]);
-    const double bound = 6 * tolerance * (std::abs(expected.values[i]) + root_mean_square);
+    const double bound = 6 * (tolerance * (std::abs(expected.values[i]) + norm / root_count) + floor);
     const double ratio = difference == 0 ? 0 : difference / bound;
     if (!(ratio <= excess)) worst = i, excess = ratio;
   }
-  const bool close = error <= tolerance * norm && excess <= 1;  // false on NaN
-  INFO("relative L2 error ", norm > 0 ? error / norm : error, ", allowed ", tolerance, "; worst element ",
-       element(expected, worst), ": ", actual.values[worst], " instead of ", expected.values[worst]);
+  const bool close = error <= tolerance * norm + floor * root_count && excess <= 1;  // false on NaN
+  INFO("relative L2 error ", norm > 0 ? error / norm : error, ", allowed ", tolerance, " and a floor of ", floor,
+       "; worst element ", element(expected, worst), ": ", actual.values[worst], " instead of ",
+       expected.values[worst]);
   CHECK_MESSAGE(close, what);
 }
 
@@ -332,7 +334,7 @@ void check_backends(const std::string& what, const std::function<Outputs(const D
       REQUIRE(actual.size() == expected.size());
       for (size_t i = 0; i < actual.size(); ++i) {
         const std::string label = where + ": " + actual[i].name;
-        check_close(label, actual[i].value, expected[i].value, actual[i].tolerance);
+        check_close(label, actual[i].value, expected[i].value, actual[i].tolerance, actual[i].floor);
         check_same(label + ", run again", again[i].value, actual[i].value);
       }
     }

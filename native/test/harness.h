@@ -127,18 +127,21 @@ class Device {
   DType compute_, rounding_;
 };
 
-// What an op made: `tolerance` bounds ‖actual - expected‖ / ‖expected‖, and six times it bounds every single element's
-// error relative to its own size plus the root mean square of all. 0 asks for equality.
+// What an op made, of n elements whose root mean square is rms: ‖actual - expected‖ may be `tolerance` · ‖expected‖ +
+// `floor` · √n, and each single error six times `tolerance` · (|expected| + rms) + `floor`. The floor is for results
+// that come of terms larger than themselves. 0 and 0 ask for equality.
 struct Output {
   std::string name;
   Matrix value;
   double tolerance;
+  double floor = 0;
 };
 using Outputs = std::vector<Output>;
 
 // ---- comparisons ----------------------------------------------------------------------------------------------------
 // `what` is the op and its shapes, for the message.
-void check_close(const std::string& what, const Matrix& actual, const Matrix& expected, double tolerance);
+void check_close(const std::string& what, const Matrix& actual, const Matrix& expected, double tolerance,
+                 double floor = 0);
 // Exactly the same numbers; NaN equals NaN.
 void check_same(const std::string& what, const Matrix& actual, const Matrix& expected);
 // Runs the op on every backend in float32 and bfloat16, where it supports them, against the reference in float64 on the
