@@ -42,11 +42,12 @@ async function answer(folder) {
 
 const config = loadConfig(join(root, 'examples', 'demo.json'), process.argv.slice(2))
 const shown = relative(process.cwd(), config.output) || '.'
+const cli = relative(process.cwd(), join(root, 'dist', 'cli', 'main.js'))
 
 heading('Before: the base model writes on and on')
 await answer(config.model)
 
-heading('Fine-tuning on 700 demonstrations, two words of configuration: see examples/demo.json')
+heading('Fine-tuning on 700 demonstrations, as examples/demo.json says')
 const abort = new AbortController()
 process.once('SIGINT', () => abort.abort())
 const trainer = new Trainer(config)
@@ -67,5 +68,5 @@ await answer(config.output)
 
 console.log(`The checkpoint is in ${shown}. Talk to it:
 
-  npx tunesmith generate ${shown} --prompt "Tell me a story about a fox named Pip who finds a red button."
+  node ${cli} generate ${shown} --prompt "Tell me a story about a fox named Pip who finds a red button."
 `)
