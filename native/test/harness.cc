@@ -290,23 +290,27 @@ std::string element(const Matrix& values, size_t index) {
 void check_close(const std::string& what, const Matrix& actual, const Matrix& expected, double tolerance,
                  double floor) {
   REQUIRE_MESSAGE((actual.rows == expected.rows && actual.cols == expected.cols), what, ": shapes differ");
-  double error = 0, norm = 0;
+  double error = 0, norm = 0, fourth = 0;
   for (size_t i = 0; i < expected.values.size(); ++i) {
+    const double square = expected.values[i] * expected.values[i];
     error += (actual.values[i] - expected.values[i]) * (actual.values[i] - expected.values[i]);
-    norm += expected.values[i] * expected.values[i];
+    norm += square, fourth += square * square;
   }
+  // 1 / √(as many equal elements as would have this norm and this sum of fourth powers)
+  const double spread = norm > 0 ? std::sqrt(fourth) / norm : 1;
+  const double allowed = tolerance * std::min(1.0, 0.5 + spread);
   error = std::sqrt(error), norm = std::sqrt(norm);
   const double root_count = std::sqrt(std::max<double>(1, double(expected.values.size())));
   size_t worst = 0;
   double excess = 0;  // of the worst element: its error over what it may be
   for (size_t i = 0; i < expected.values.size() && !std::isnan(excess); ++i) {
     const double difference = std::abs(actual.values[i] - expected.values[i]);
-    const double bound = 6 * (tolerance * (std::abs(expected.values[i]) + norm / root_count) + floor);
+    const double bound = 4 * (tolerance * (std::abs(expected.values[i]) + norm / root_count) + floor);
     const double ratio = difference == 0 ? 0 : difference / bound;
     if (!(ratio <= excess)) worst = i, excess = ratio;
   }
-  const bool close = error <= tolerance * norm + floor * root_count && excess <= 1;  // false on NaN
-  INFO("relative L2 error ", norm > 0 ? error / norm : error, ", allowed ", tolerance, " and a floor of ", floor,
+  const bool close = error <= allowed * norm + floor * root_count && excess <= 1;  // false on NaN
+  INFO("relative L2 error ", norm > 0 ? error / norm : error, ", allowed ", allowed, " and a floor of ", floor,
        "; worst element ", element(expected, worst), ": ", actual.values[worst], " instead of ",
        expected.values[worst]);
   CHECK_MESSAGE(close, what);

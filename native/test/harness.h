@@ -127,9 +127,11 @@ class Device {
   DType compute_, rounding_;
 };
 
-// What an op made, of n elements whose root mean square is rms: ‖actual - expected‖ may be `tolerance` · ‖expected‖ +
-// `floor` · √n, and each single error six times `tolerance` · (|expected| + rms) + `floor`. The floor is for results
-// that come of terms larger than themselves. 0 and 0 ask for equality.
+// What an op made, of n elements whose root mean square is rms. Each single error may be four times `tolerance` ·
+// (|expected| + rms) + `floor`, and ‖actual - expected‖ half of `tolerance` · ‖expected‖, plus `floor` · √n: of errors
+// spread evenly between 0 and the tolerance the root mean square is well under half, whereas cutting digits off instead
+// of rounding them makes it exceed half. (Where few elements make up the norm, the whole is allowed.) The floor is for
+// results that come of terms larger than themselves. 0 and 0 ask for equality.
 struct Output {
   std::string name;
   Matrix value;
