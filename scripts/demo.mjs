@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 /**
  * The main job in one command, after `npm run setup`: takes the tiny base model of assets/base, lets it complete three
- * prompts, fine-tunes it on assets/demonstrations.jsonl and gives it the same prompts again.
+ * prompts, fine-tunes it on assets/demonstrations.jsonl and gives it the same prompts again. Arguments are `key=value`, as
+ * behind the `--set` of `tunesmith train`: `npm run demo -- epochs=2`.
  */
 import { existsSync } from 'node:fs'
 import { join, relative } from 'node:path'
@@ -41,8 +42,11 @@ async function answer(folder) {
 }
 
 const config = loadConfig(join(root, 'examples', 'demo.json'), process.argv.slice(2))
-const shown = relative(process.cwd(), config.output) || '.'
-const cli = relative(process.cwd(), join(root, 'dist', 'cli', 'main.js'))
+/** From here where that is shorter to type. */
+const path = (absolute) => {
+  const here = relative(process.cwd(), absolute)
+  return here.startsWith('..') ? absolute : here
+}
 
 heading('Before: the base model writes on and on')
 await answer(config.model)
@@ -66,7 +70,7 @@ try {
 heading('After: it answers, and stops')
 await answer(config.output)
 
-console.log(`The checkpoint is in ${shown}. Talk to it:
+console.log(`The checkpoint is in ${path(config.output)}. Talk to it:
 
-  node ${cli} generate ${shown} --prompt "Tell me a story about a fox named Pip who finds a red button."
+  node ${path(join(root, 'dist', 'cli', 'main.js'))} generate ${path(config.output)} --prompt "Tell me a story about a fox named Pip who finds a red button."
 `)
