@@ -24,7 +24,7 @@
  * - `ERR_HISTORY_REWRITE`: the template renders earlier turns differently, under `historyRewrite: 'error'`
  * - `ERR_STOP_TOKEN_UNTRAINED`: an assistant turn ends without a stop token
  * - `ERR_NO_EOS`: the plain template needs an eos token
- * - `ERR_TOKENIZER_NOT_FOUND`, `ERR_TOKENIZER_INVALID`, `ERR_INVALID_TOKENIZER`: missing or unusable tokenizer files
+ * - `ERR_TOKENIZER_NOT_FOUND`, `ERR_INVALID_TOKENIZER`: missing or unusable tokenizer files
  *
  * Checkpoint
  * - `ERR_MODEL_NOT_FOUND`, `ERR_WEIGHTS_NOT_FOUND`, `ERR_CHECKPOINT_INCOMPLETE`: no folder, no weights, a save cut short

@@ -12,7 +12,7 @@ import { type TrainOn, type WeightedText, weighTokens, weightedConversation, wei
 import { type BadRowPolicy, BadRows, EXAMPLES } from '../data/bad-rows.ts'
 import type { Example, Source } from '../data/conversation.ts'
 import { type DataEntry, resolveFiles } from '../data/paths.ts'
-import { isConversation, type ReadReport, type Row, readRows } from '../data/read.ts'
+import { type DataWarning, isConversation, type ReadReport, type Row, readRows } from '../data/read.ts'
 import { RowProblem } from '../data/rows.ts'
 import { splitForEvaluation, splitKey } from '../data/split.ts'
 import { TunesmithError } from '../errors.ts'
@@ -57,8 +57,8 @@ export interface Prepared {
   /** Undefined where all rows are plain text. */
   template?: ChatTemplate
   counts: PrepareCounts
-  /** In words, for `warning` events. */
-  warnings: string[]
+  /** For `warning` events. */
+  warnings: DataWarning[]
 }
 
 /** `rows = used + evaluated + Σ dropped[].count`, over both sides. */
@@ -125,7 +125,7 @@ class Preparation {
   readonly #report: ReadReport
   readonly #tooLong = new Dropped()
   readonly #unsupervised = new Dropped()
-  readonly #warnings: string[] = []
+  readonly #warnings: DataWarning[] = []
   #template: ChatTemplate | undefined
   #droppedTokens = 0
   #droppedSupervisedTokens = 0
@@ -215,7 +215,7 @@ class Preparation {
   /** The template is chosen at the first conversation: plain text rows need none, nor a model that has one. */
   async #choose(): Promise<ChatTemplate> {
     const { template, fallback } = await chooseTemplate(this.#options.chatTemplate, this.#tokenizer)
-    if (fallback !== undefined) this.#warnings.push(fallback)
+    if (fallback !== undefined) this.#warnings.push({ code: 'WARN_TEMPLATE_FALLBACK', message: fallback })
     return template
   }
 
@@ -303,14 +303,17 @@ class Preparation {
       { reason: 'without a token that carries loss', ...this.#unsupervised.entry },
     ].filter(({ count }) => count > 0)
     for (const { reason, count, examples } of dropped) {
-      this.#warnings.push(
-        `${count} of ${rows} rows dropped, ${reason}: ${examples.join(', ')}${count > examples.length ? ', ...' : ''}`,
-      )
+      const shown = `${examples.join(', ')}${count > examples.length ? ', ...' : ''}`
+      this.#warnings.push({
+        code: 'WARN_ROWS_DROPPED',
+        message: `${count} of ${rows} rows dropped, ${reason}: ${shown}`,
+      })
     }
     if (this.#straddling > 0) {
-      this.#warnings.push(
-        `${this.#straddling} trained turns share a token with the template text around them; those tokens carry loss`,
-      )
+      this.#warnings.push({
+        code: 'WARN_STRADDLING_TOKENS',
+        message: `${this.#straddling} trained turns share a token with the template text around them; those tokens carry loss`,
+      })
     }
     return {
       rows,

@@ -58,7 +58,7 @@ export class Tokenizer {
    * Reads tokenizer.json and, where they exist, tokenizer_config.json, special_tokens_map.json, chat_template.jinja,
    * generation_config.json and config.json of `folder`.
    *
-   * @throws TunesmithError `ERR_TOKENIZER_NOT_FOUND` without tokenizer.json, `ERR_TOKENIZER_INVALID` where a file cannot
+   * @throws TunesmithError `ERR_TOKENIZER_NOT_FOUND` without tokenizer.json, `ERR_INVALID_TOKENIZER` where a file cannot
    * be used.
    */
   static async load(folder: string): Promise<Tokenizer> {
@@ -224,5 +224,5 @@ function parseObject(text: string, path: string): Json {
 }
 
 function invalid(path: string, reason: string, cause?: unknown): TunesmithError {
-  return new TunesmithError('ERR_TOKENIZER_INVALID', `Cannot use ${path}: ${reason}`, { cause })
+  return new TunesmithError('ERR_INVALID_TOKENIZER', `Cannot use ${path}: ${reason}`, { cause })
 }

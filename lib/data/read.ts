@@ -13,12 +13,18 @@ export function isConversation(row: Row): row is Conversation {
   return 'messages' in row
 }
 
+/** Something about the data that the user should know and that stops nothing; `code` is `WARN_...`. */
+export interface DataWarning {
+  code: string
+  message: string
+}
+
 /** What reading found, filled while it goes. */
 export interface ReadReport {
   /** Rows that are not blank, bad ones included. */
   rows: number
   bad: BadRows
-  warnings: string[]
+  warnings: DataWarning[]
 }
 
 const REFUSED: Record<Exclude<DetectedFormat, 'messages' | 'text'>, string> = {
@@ -45,7 +51,8 @@ export async function* readRows(files: readonly DataEntry[], report: ReadReport)
       valid += batch.length
       yield batch
     }
-    if (report.rows === before && files.length > 1) report.warnings.push(`${path} has no rows`)
+    if (report.rows === before && files.length > 1)
+      report.warnings.push({ code: 'WARN_EMPTY_FILE', message: `${path} has no rows` })
   }
   if (valid > 0) return
   const names = files.map(({ path }) => path)

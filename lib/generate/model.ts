@@ -7,6 +7,7 @@ import { type Checkpoint, checkVocabulary, openCheckpoint } from '../checkpoint/
 import type { Message } from '../data/conversation.ts'
 import { TunesmithError } from '../errors.ts'
 import type { BackendName, NativeEngine } from '../native/addon.ts'
+import { asTunesmithError } from '../native/error.ts'
 import { addon } from '../native/load.ts'
 import { chooseDevice, type Device } from '../trainer/device.ts'
 import type { WarningEvent } from '../trainer/events.ts'
@@ -102,7 +103,7 @@ export class Model {
       return await this.#complete(await this.encode(prompt), this.#stops(typeof prompt !== 'string'), options)
     } catch (error) {
       signal?.throwIfAborted()
-      throw error
+      throw asTunesmithError(error)
     } finally {
       signal?.removeEventListener('abort', cancel)
       this.#busy = false
@@ -163,14 +164,15 @@ export async function loadModel(folder: string, options: LoadModelOptions = {}):
   const chosen = chooseDevice(addon(), { device, precision, threads })
   const { maxPositions } = checkpoint.spec
   const maxContext = Math.min(options.maxContext ?? defaultContext, maxPositions)
-  const engine = openEngine(checkpoint, chosen, maxContext)
+  let engine: NativeEngine | undefined
   try {
+    engine = openEngine(checkpoint, chosen, maxContext)
     const warnings = [...checkpoint.warnings, ...(await loadParameters(checkpoint, engine)), ...chosen.warnings]
     if (fallback !== undefined) warnings.push({ code: 'WARN_TEMPLATE_FALLBACK', message: fallback })
     return new Model({ folder: checkpoint.folder, device: chosen, tokenizer, template, maxContext, warnings }, engine)
   } catch (error) {
-    engine.close()
-    throw error
+    engine?.close()
+    throw asTunesmithError(error)
   }
 }
 

@@ -70,7 +70,7 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
     ...(signal && { signal }),
     onProgress: ({ rows }) => report.prepare({ stage: 'data', done: rows }),
   })
-  for (const message of data.warnings) report.warning({ code: 'WARN_DATA', message })
+  for (const warning of data.warnings) report.warning(warning)
 
   const engineOptions = engineFor(options, model, device, data.train, data.eval)
   const length = courseLength(data.train, options)

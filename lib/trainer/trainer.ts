@@ -3,6 +3,7 @@ import { loadParameters } from '../checkpoint/load.ts'
 import { saveCheckpoint } from '../checkpoint/save.ts'
 import { TunesmithError } from '../errors.ts'
 import type { NativeEngine } from '../native/addon.ts'
+import { asTunesmithError } from '../native/error.ts'
 import { addon } from '../native/load.ts'
 import { estimateSeconds } from './estimate.ts'
 import { EvalClock, evaluate } from './evaluate.ts'
@@ -89,7 +90,7 @@ export class Trainer extends TrainerEmitter {
     } catch (error) {
       // What ended because of the signal ended for the signal's reason.
       if (error instanceof Error && 'code' in error && error.code === 'ERR_CANCELLED') signal?.throwIfAborted()
-      throw error
+      throw asTunesmithError(error)
     } finally {
       this.#running = false
     }

@@ -58,7 +58,8 @@ describe('preparing data', () => {
     assert.equal(prepared.train.supervisedTokens, 10)
     assert.equal(prepared.template?.name, 'chatml')
     assert.equal(prepared.warnings.length, 1)
-    assert.match(prepared.warnings[0]!, /no chat template/)
+    assert.equal(prepared.warnings[0]!.code, 'WARN_TEMPLATE_FALLBACK')
+    assert.match(prepared.warnings[0]!.message, /no chat template/)
     assert.equal(prepared.eval, undefined)
   })
 
@@ -90,7 +91,7 @@ describe('preparing data', () => {
     )
     assert.equal(counts.droppedSupervisedTokens, 201)
     assert.equal(counts.droppedTokens, 222)
-    assert.ok(warnings.some((text) => text.includes(`${train}:21`)))
+    assert.ok(warnings.some(({ message }) => message.includes(`${train}:21`)))
     assert.ok(set.examples.every(({ ids }) => ids.length <= 100))
   })
 
@@ -215,7 +216,7 @@ describeShared('preparing real data', () => {
     const train = shared('data/oasst1-en/oasst1-en-val-best.jsonl')
     const { train: set, counts, warnings } = await prepare(options(train, { maxLength: 8192 }), tokenizer)
     assert.equal(counts.rows, counts.used)
-    assert.ok(warnings[0]!.includes('"plain"'))
+    assert.ok(warnings[0]!.message.includes('"plain"'))
     for (const { ids, weights } of set.examples.slice(0, 50)) {
       assert.equal(ids[0], tokenizer.bos!.id)
       const ends = [...ids.keys()].filter((i) => ids[i] === tokenizer.eos!.id)

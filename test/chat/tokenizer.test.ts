@@ -119,22 +119,22 @@ describe('tokenizer', () => {
     )
     await toyTokenizer(path('bad'))
     await writeFile(path('bad/tokenizer.json'), '{"model": ')
-    await assert.rejects(Tokenizer.load(path('bad')), failure('ERR_TOKENIZER_INVALID', 'tokenizer.json'))
+    await assert.rejects(Tokenizer.load(path('bad')), failure('ERR_INVALID_TOKENIZER', 'tokenizer.json'))
     await writeFile(path('bad/tokenizer.json'), '{"model": {"type": "Nothing"}}')
-    await assert.rejects(Tokenizer.load(path('bad')), failure('ERR_TOKENIZER_INVALID', 'it is not a tokenizer'))
+    await assert.rejects(Tokenizer.load(path('bad')), failure('ERR_INVALID_TOKENIZER', 'it is not a tokenizer'))
     await writeFile(path('bad/tokenizer.json'), '[]')
-    await assert.rejects(Tokenizer.load(path('bad')), failure('ERR_TOKENIZER_INVALID', 'not a JSON object'))
+    await assert.rejects(Tokenizer.load(path('bad')), failure('ERR_INVALID_TOKENIZER', 'not a JSON object'))
     await assert.rejects(
       toyTokenizer(path('bad2'), { eos: '</s>' }),
-      failure('ERR_TOKENIZER_INVALID', 'eos_token "</s>" is not in'),
+      failure('ERR_INVALID_TOKENIZER', 'eos_token "</s>" is not in'),
     )
     await assert.rejects(
       toyTokenizer(path('bad3'), { eos: 3 }),
-      failure('ERR_TOKENIZER_INVALID', 'eos_token is neither'),
+      failure('ERR_INVALID_TOKENIZER', 'eos_token is neither'),
     )
     await assert.rejects(
       toyTokenizer(path('bad4'), { config: { chat_template: 3 } }),
-      failure('ERR_TOKENIZER_INVALID', 'chat_template'),
+      failure('ERR_INVALID_TOKENIZER', 'chat_template'),
     )
   })
 })

@@ -294,7 +294,7 @@ describe('rows', () => {
     await assert.rejects(rows(broken, 'skip'), failure('ERR_EMPTY_DATASET', 'All 2 rows', `${broken}:1`))
     const good = await write('good.jsonl', jsonl(exchange('a', 'b')))
     const { report } = await rows([good, empty])
-    assert.deepEqual(report.warnings, [`${empty} has no rows`])
+    assert.deepEqual(report.warnings, [{ code: 'WARN_EMPTY_FILE', message: `${empty} has no rows` }])
   })
 
   for (const [name, row] of Object.entries({
