@@ -7,8 +7,7 @@ Written for torch 2.13.0 and transformers 5.18.0. Each line on stdin is a JSON c
     {"do": "batch", "tokens": [[...]], "weights": [[...]]}   [B, L] each; the weight of a token as a target, 0 or 1
     {"do": "check"}      {"loss", "gradNorm"}                forward and backward, nothing is applied
     {"do": "step", "count": N}      {"seconds": [...], "loss"}
-    {"do": "memory"}     {"peak", "resident"}                bytes: VmHWM and VmRSS
-    {"do": "resetPeak"}
+    {"do": "memory"}     {"peak"}                            bytes: VmHWM, loading included
 
 The step is what a careful PyTorch user runs: float32 parameters, bfloat16 autocast, SDPA, labels of -100 outside the
 answers, zero_grad(set_to_none=True), clip_grad_norm_, fused AdamW with the decay groups of Transformers.
@@ -52,9 +51,9 @@ def make(folder: str, layers: int) -> None:
     LlamaForCausalLM(smollm2_135m(layers)).save_pretrained(folder)
 
 
-def status_bytes(field: str) -> int:
+def peak_bytes() -> int:
     with open("/proc/self/status") as status:
-        return int(re.search(rf"^{field}:\s+(\d+) kB", status.read(), re.M).group(1)) * 1024
+        return int(re.search(r"^VmHWM:\s+(\d+) kB", status.read(), re.M).group(1)) * 1024
 
 
 class Side:
@@ -120,11 +119,7 @@ def serve(side: Side, threads: int) -> None:
             case "step":
                 answer = side.step(command["count"])
             case "memory":
-                answer = {"peak": status_bytes("VmHWM"), "resident": status_bytes("VmRSS")}
-            case "resetPeak":
-                with open("/proc/self/clear_refs", "w") as clear:
-                    clear.write("5")
-                answer = {}
+                answer = {"peak": peak_bytes()}
             case other:
                 raise ValueError(f"unknown command {other!r}")
         assert not any(isinstance(v, float) and math.isnan(v) for v in answer.values())

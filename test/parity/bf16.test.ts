@@ -80,7 +80,9 @@ function check(ours: ReadonlyMap<string, number>, spec: DecoderSpec, config: Jso
   }
 }
 
-describe('bfloat16 gradients against autocast', () => {
+describe('bfloat16 gradients against autocast', function () {
+  this.timeout(300_000)
+
   itShared('stories260K', async () => {
     const { batches, distance } = recorded.stories260K
     const checkpoint = await openCheckpoint(shared('models/stories260K'))
