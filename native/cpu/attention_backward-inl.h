@@ -73,22 +73,21 @@ struct RowStatistics {
 };
 
 // From raw scores and dout·v of a tile: p and ds as left operands of the sums over queries, and ds as left operand of
-// the sum over keys.
-template <class Tiles>
+// the sum over keys. kMasked: some row does not see all of the keys.
+template <class Tiles, bool kMasked>
 void gradient_tile(float* p_rows, float* ds_rows, float* ds_columns, const float* scores, const float* dp,
                    const RowStatistics& statistics, const QueryBlock& block, int64_t key, int64_t count) {
   const FloatTag d;
   const hn::RebindToSigned<FloatTag> di;
   const auto scale = hn::Set(d, float(block.tensors.shape.scale));
-  const auto hidden = hn::Set(d, -std::numeric_limits<float>::infinity());
-  const bool masked = key + count > block.common_keys;
   for (int64_t lane = 0; lane < block.width; lane += kLanes) {
-    const auto position = hn::Load(di, block.positions + lane);
     const auto lse = hn::Load(d, statistics.lse + lane), delta = hn::Load(d, statistics.delta + lane);
     const auto one_row = [&](int64_t i, FloatVector& p, FloatVector& ds) HWY_ATTR {
-      auto s = hn::MulSub(hn::Load(d, scores + i * kQueryBlock + lane), scale, lse);
-      if (masked) s = hn::IfThenElse(hn::RebindMask(d, hn::Gt(hn::Set(di, int32_t(key + i)), position)), hidden, s);
-      p = exp_negative(s);
+      p = exp_negative(hn::MulSub(hn::Load(d, scores + i * kQueryBlock + lane), scale, lse));
+      if constexpr (kMasked) {
+        const auto position = hn::Load(di, block.positions + lane);
+        p = hn::IfThenZeroElse(hn::RebindMask(d, hn::Gt(hn::Set(di, int32_t(key + i)), position)), p);
+      }
       ds = hn::Mul(hn::Mul(p, scale), hn::Sub(hn::Load(d, dp + i * kQueryBlock + lane), delta));
     };
     for (int64_t i = 0; i < count; i += 2) {
@@ -98,7 +97,7 @@ void gradient_tile(float* p_rows, float* ds_rows, float* ds_columns, const float
       const int64_t at = (i * kQueryBlock + lane) / Tiles::kPair;
       put_query_rows<Tiles>(p_rows + at, p0, p1);
       put_query_rows<Tiles>(ds_rows + at, ds0, ds1);
-      if (ds_columns != ds_rows) Tiles::put_rows(ds_columns + i / Tiles::kPair * kQueryBlock + lane, ds0, ds1);
+      if constexpr (Tiles::kPair > 1) Tiles::put_rows(ds_columns + i / Tiles::kPair * kQueryBlock + lane, ds0, ds1);
     }
   }
 }
@@ -144,7 +143,8 @@ void backward_block(const AttentionTensors& tensors, AttentionHead head, int64_t
       multiply<Tiles>(dp, kQueryBlock, false, v.data, v.row_bytes, sizeof(float), douts_t, kQueryBlock, count,
                       block.width, steps);
     }
-    gradient_tile<Tiles>(p_rows, ds_rows, ds_columns, scores, dp, statistics, block, key, count);
+    const auto gradient = key + count > block.common_keys ? gradient_tile<Tiles, true> : gradient_tile<Tiles, false>;
+    gradient(p_rows, ds_rows, ds_columns, scores, dp, statistics, block, key, count);
     multiply<Tiles>(dv_sum + key * padded, padded, true, reinterpret_cast<const char*>(p_rows), kRowBytes / kPair,
                     sizeof(float), douts, padded, count, padded, block.width / kPair);
     multiply<Tiles>(dk_sum + key * padded, padded, true, reinterpret_cast<const char*>(ds_rows), kRowBytes / kPair,

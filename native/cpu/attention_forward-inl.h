@@ -72,8 +72,15 @@ void pack_transposed(float* to, const QueryBlock& block, const Tensor& x) {
   if (block.count < block.width)
     for (int64_t i = 0; i < steps; ++i)
       std::fill(to + i * kQueryBlock + block.count, to + i * kQueryBlock + block.width, 0.0f);
-  for (int64_t r = 0; r < block.count; ++r) {
-    const auto* row = block.row<typename Tiles::Input>(x, r);
+  using In = typename Tiles::Input;
+  int64_t r = 0;
+  for (; r + 4 <= block.count; r += 4) {
+    const In* rows[4];
+    for (int i = 0; i < 4; ++i) rows[i] = block.row<In>(x, r + i);
+    transpose_four<Tiles>(to + r, rows, steps);
+  }
+  for (; r < block.count; ++r) {
+    const In* row = block.row<In>(x, r);
     for (int64_t i = 0; i < steps; ++i) to[i * kQueryBlock + r] = Tiles::element(row, i);
   }
 }
@@ -113,35 +120,38 @@ struct OnlineSoftmax {
   alignas(64) float maximum[kQueryBlock], sum[kQueryBlock], rescale[kQueryBlock];
 };
 
-// Turns a tile of raw scores into weights for its product with the values, and updates maxima and sums.
-template <class Tiles>
+// Turns a tile of raw scores into weights for its product with the values, and updates maxima and sums. kMasked: some
+// row does not see all of the keys.
+template <class Tiles, bool kMasked>
 void softmax_tile(float* weights, float* scores, OnlineSoftmax& state, const QueryBlock& block, int64_t key,
                   int64_t count, float scale) {
   const FloatTag d;
   const hn::RebindToSigned<FloatTag> di;
   const auto scales = hn::Set(d, scale);
   const auto hidden = hn::Set(d, -std::numeric_limits<float>::infinity());
-  const bool masked = key + count > block.common_keys;
   for (int64_t lane = 0; lane < block.width; lane += kLanes) {
-    const auto position = hn::Load(di, block.positions + lane);
     const auto before = hn::Load(d, state.maximum + lane);
     auto maximum = before;
     for (int64_t i = 0; i < count; ++i) {
       float* score = scores + i * kQueryBlock + lane;
-      auto s = hn::Mul(hn::Load(d, score), scales);
-      if (masked) s = hn::IfThenElse(hn::RebindMask(d, hn::Gt(hn::Set(di, int32_t(key + i)), position)), hidden, s);
-      hn::Store(s, d, score);
-      maximum = hn::Max(maximum, s);
+      auto s = hn::Load(d, score);
+      if constexpr (kMasked) {
+        const auto position = hn::Load(di, block.positions + lane);
+        s = hn::IfThenElse(hn::RebindMask(d, hn::Gt(hn::Set(di, int32_t(key + i)), position)), hidden, s);
+        hn::Store(s, d, score);
+      }
+      maximum = hn::Max(maximum, hn::Mul(s, scales));
     }
-    const auto rescale = exp_negative(hn::Sub(before, maximum));
     auto sum = hn::Zero(d);
     for (int64_t i = 0; i < count; i += 2) {
-      const auto first = exp_negative(hn::Sub(hn::Load(d, scores + i * kQueryBlock + lane), maximum));
+      const float* score = scores + i * kQueryBlock + lane;
+      const auto first = exp_negative(hn::MulSub(hn::Load(d, score), scales, maximum));
       auto second = hn::Zero(d);
-      if (i + 1 < count) second = exp_negative(hn::Sub(hn::Load(d, scores + (i + 1) * kQueryBlock + lane), maximum));
+      if (i + 1 < count) second = exp_negative(hn::MulSub(hn::Load(d, score + kQueryBlock), scales, maximum));
       sum = hn::Add(sum, hn::Add(first, second));
       Tiles::put_rows(weights + i / Tiles::kPair * kQueryBlock + lane, first, second);
     }
+    const auto rescale = exp_negative(hn::Sub(before, maximum));
     hn::Store(maximum, d, state.maximum + lane);
     hn::Store(rescale, d, state.rescale + lane);
     hn::Store(hn::MulAdd(hn::Load(d, state.sum + lane), rescale, sum), d, state.sum + lane);
@@ -163,7 +173,7 @@ void forward_block(const AttentionTensors& tensors, AttentionHead head, int64_t 
   float* weights = scores + kKeyBlock * kQueryBlock;  // [kKeyBlock / pair, kQueryBlock]
   const float scale = float(tensors.shape.scale);
   OnlineSoftmax state;
-  std::fill_n(state.maximum, kQueryBlock, -1e30f);  // finite, so that a row that sees no key of a tile has weight 0
+  std::fill_n(state.maximum, kQueryBlock, -1e30f);  // finite: a row that sees no key of a tile gives it weight 0
   std::fill_n(state.sum, kQueryBlock, 0.0f);
 
   pack_transposed<Tiles>(queries, block, tensors.q);
@@ -172,7 +182,8 @@ void forward_block(const AttentionTensors& tensors, AttentionHead head, int64_t 
     const KeyOperand<Tiles> keys(converted, block, tensors.k, key, count);
     multiply<Tiles>(scores, kQueryBlock, false, keys.data, keys.row_bytes, sizeof(float), queries, kQueryBlock, count,
                     block.width, head_dim / Tiles::kPair);
-    softmax_tile<Tiles>(weights, scores, state, block, key, count, scale);
+    const auto softmax = key + count > block.common_keys ? softmax_tile<Tiles, true> : softmax_tile<Tiles, false>;
+    softmax(weights, scores, state, block, key, count, scale);
     if (key > 0)
       for (int64_t r = 0; r < block.count; ++r) {
         if (state.rescale[r] == 1.0f) continue;

@@ -50,6 +50,11 @@ struct FloatTiles {
     for_lanes(0, n, [&](auto d, int64_t i) HWY_ATTR { store(d, load(d, row + i), to + i); });
   }
   static HWY_INLINE float element(const In* row, int64_t i) { return float(row[i]); }
+#if HWY_TARGET != HWY_SCALAR
+  static HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> four_elements(const In* row, int64_t i) {
+    return load(hn::FixedTag<float, 4>(), row + i);
+  }
+#endif
   // Two neighbouring rows of weights, one vector each, as elements that are summed over the rows.
   static HWY_INLINE void put_rows(float* to, FloatVector first, FloatVector second) {
     const FloatTag d;
@@ -83,6 +88,9 @@ struct PairTiles {
     float pair;
     std::memcpy(&pair, row + 2 * i, sizeof(pair));
     return pair;
+  }
+  static HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> four_elements(const BFloat16* row, int64_t i) {
+    return hn::Vec<hn::FixedTag<float, 4>>{_mm_loadu_ps(reinterpret_cast<const float*>(row + 2 * i))};
   }
   static HWY_INLINE void put_half(BFloat16* to, FloatVector v) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(v.raw));
@@ -146,17 +154,21 @@ HWY_NOINLINE void multiply(float* c, int64_t c_stride, bool accumulate, const ch
     multiply_columns<Tiles, 1>(c + j, c_stride, accumulate, a, a_row, a_step, b + j, b_stride, m, steps);
 }
 
-// e^x for x <= 0 within 4e-7 (1 + |x|): the exponentials of attention, where speed shows. 0 below -87.33 and for
-// -infinity; NaN stays NaN (see exp).
+// e^x for x <= 0 (a little above by rounding), within 4e-7 (1 + |x|): the exponentials of attention, where speed shows.
+// 0 for -infinity; NaN stays NaN (see exp).
 HWY_INLINE FloatVector exp_negative(FloatVector x) {
   const FloatTag d;
-  const hn::RebindToSigned<FloatTag> di;
-  const auto lowest = hn::Set(d, -126.0f);
   x = hn::Mul(x, hn::Set(d, 1.44269504f));
+#if HWY_TARGET == HWY_AVX3
+  // Two instructions of AVX-512 fit: VREDUCEPS gives x - round(x), 0 for infinities; VSCALEFPS multiplies by 2^n.
+  const auto f = FloatVector{_mm512_reduce_ps(x.raw, 0)};
+#else
+  const auto lowest = hn::Set(d, -126.0f);
   const auto vanishes = hn::Lt(x, lowest);
   x = hn::Max(lowest, x);
   const auto n = hn::Round(x);
   const auto f = hn::Sub(x, n);
+#endif
   // 2^f on |f| <= 1/2: the minimax polynomial of degree 5, relative error 8e-8.
   auto p = hn::Set(d, 0.0013276472454890609f);
   p = hn::MulAdd(p, f, hn::Set(d, 0.009675541892647743f));
@@ -164,8 +176,37 @@ HWY_INLINE FloatVector exp_negative(FloatVector x) {
   p = hn::MulAdd(p, f, hn::Set(d, 0.24022120237350464f));
   p = hn::MulAdd(p, f, hn::Set(d, 0.6931469440460205f));
   p = hn::MulAdd(p, f, hn::Set(d, 1.0000001192092896f));
+#if HWY_TARGET == HWY_AVX3
+  return FloatVector{_mm512_scalef_ps(p.raw, _mm512_roundscale_ps(x.raw, 0))};
+#else
+  const hn::RebindToSigned<FloatTag> di;
   const auto power = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 127)));
   return hn::IfThenElse(vanishes, hn::Zero(d), hn::Mul(p, hn::BitCast(d, power)));
+#endif
+}
+
+// to[c][0..4) = column c of four rows of elements, for c in [0, steps); successive c lie kQueryBlock apart.
+template <class Tiles>
+HWY_INLINE void transpose_four(float* to, const typename Tiles::Input* const* rows, int64_t steps) {
+  int64_t c = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const hn::FixedTag<float, 4> d;
+  const hn::RepartitionToWide<decltype(d)> pairs;
+  for (; c + 4 <= steps; c += 4) {
+    const auto r0 = Tiles::four_elements(rows[0], c), r1 = Tiles::four_elements(rows[1], c);
+    const auto r2 = Tiles::four_elements(rows[2], c), r3 = Tiles::four_elements(rows[3], c);
+    const auto a = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1));  // columns 0 and 1 of rows 0 and 1
+    const auto b = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3));
+    const auto e = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
+    const auto f = hn::BitCast(pairs, hn::InterleaveUpper(d, r2, r3));
+    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, a, b)), d, to + (c + 0) * kQueryBlock);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, a, b)), d, to + (c + 1) * kQueryBlock);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, e, f)), d, to + (c + 2) * kQueryBlock);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, e, f)), d, to + (c + 3) * kQueryBlock);
+  }
+#endif
+  for (; c < steps; ++c)
+    for (int r = 0; r < 4; ++r) to[c * kQueryBlock + r] = Tiles::element(rows[r], c);
 }
 
 }  // namespace tunesmith::cpu::HWY_NAMESPACE
