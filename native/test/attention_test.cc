@@ -300,6 +300,8 @@ TEST_CASE("attention: some rows query") {
     check({subset({1, 133}, 0), 4, 1, head_dim});
     for (const int32_t queries : {1, 3}) check({cached({40, 1, 17, 130}, queries, 140), 4, 2, head_dim});
   }
+  // No query at all, or filler only: the keys still get their gradient, of zeros.
+  for (const int64_t filler : {0, 3}) check({subset({1, 2}, filler), 2, 1, 16});
   // Queries in no order, with repetitions, and keys that nobody sees.
   Layout layout = packed({20, 30}, 2);
   layout.name = "queries in no order", layout.fused = false;

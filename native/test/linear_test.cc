@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "test/harness.h"
@@ -18,28 +19,35 @@ struct Case {
   }
 };
 
-// A weight with everything a backend wants around it. The master keeps the bits that the compute type lacks: rounding
-// them away is the backend's work, and done here for the oracle.
+// Memory for linear_scratch_bytes, handed to the backend while it lives.
+class Scratch {
+ public:
+  Scratch(const Device& device, size_t bytes) : device_(device), memory_(*device, bytes) {
+    device_->set_scratch(memory_.data(), bytes);
+  }
+  ~Scratch() { device_->set_scratch(nullptr, 0); }
+
+ private:
+  Device device_;
+  Buffer memory_;
+};
+
+// A weight with everything a backend wants around it but scratch. The master keeps the bits that the compute type
+// lacks: rounding them away is the backend's work, and done here for the oracle.
 class Weight {
  public:
-  Weight(const Device& device, const Matrix& w, int64_t max_rows, bool training)
+  Weight(const Device& device, const Matrix& w, bool training)
       : device_(device),
         master_(device.inout(Kind::kWide, device.type() == DType::kFloat64 ? w.rounded(device.rounding()) : w)),
-        prepared_(*device, device->linear_prepared_bytes(w.rows, w.cols, device.type(), training)),
-        scratch_bytes_(device->linear_scratch_bytes(max_rows, w.rows, w.cols, device.type(), training)),
-        scratch_(*device, scratch_bytes_) {
-    device_->set_scratch(scratch_.data(), scratch_bytes_);
+        prepared_(*device, device->linear_prepared_bytes(w.rows, w.cols, device.type(), training)) {
     device_->linear_prepare(*this, training);
   }
-  ~Weight() { device_->set_scratch(nullptr, 0); }
   operator LinearWeight() const { return {master_, device_.type(), prepared_.data()}; }
   const Buffer& master() const { return master_; }
 
  private:
   Device device_;
   Buffer master_, prepared_;
-  size_t scratch_bytes_;
-  Buffer scratch_;
 };
 
 // One rounding to the output's type; sums of `terms` products in the wide type, whose error grows with their root. The
@@ -53,7 +61,8 @@ Outputs run(const Device& device, const Case& c) {
   Random random(1);
   const Matrix w = random.matrix(c.n, c.k), bias = random.matrix(1, c.n), x = random.matrix(c.m, c.k);
   const Matrix dy = random.matrix(c.m, c.n), dx = random.matrix(c.m, c.k), dw = random.matrix(c.n, c.k);
-  const Weight weight(device, w, c.m + 37, c.training);
+  const Scratch scratch(device, device->linear_scratch_bytes(c.m + 37, c.n, c.k, device.type(), c.training));
+  const Weight weight(device, w, c.training);
   const Buffer bias_in = device.input(Kind::kWide, bias), x_in = device.input(Kind::kCompute, x, c.margin);
   const Buffer dy_in = device.input(Kind::kCompute, dy, c.margin);
   const Buffer y_out = device.output(c.y, c.m, c.n, c.margin);
@@ -81,12 +90,12 @@ TEST_CASE("linear: gradients against finite differences") {
   Matrix x = random.matrix(3, 5), w = random.matrix(4, 5), bias = random.matrix(1, 4);
   const Matrix dy = random.matrix(3, 4);
   const auto loss = [&] {
-    const Weight weight(device, w, 3, true);
+    const Weight weight(device, w, true);
     const Buffer y = device.output(Kind::kCompute, 3, 4);
     device->linear_forward(y, device.input(Kind::kCompute, x), weight, device.input(Kind::kWide, bias));
     return dot(y.get(), dy);
   };
-  const Weight weight(device, w, 3, true);
+  const Weight weight(device, w, true);
   const Buffer x_in = device.input(Kind::kCompute, x), dy_in = device.input(Kind::kCompute, dy);
   const Buffer dx = device.output(Kind::kCompute, 3, 5), dw = device.output(Kind::kWide, 4, 5);
   const Buffer dbias = device.inout(Kind::kWide, Matrix(1, 4));
@@ -101,7 +110,7 @@ TEST_CASE("linear: gradients against finite differences") {
 TEST_CASE("linear: backends against the reference") {
   const struct {
     int64_t m, n, k;
-  } shapes[] = {{1, 1, 1}, {1, 7, 5}, {2, 1, 64}, {3, 64, 16}, {17, 511, 33}, {64, 96, 128}, {65, 1003, 24}};
+  } shapes[] = {{0, 5, 3}, {1, 1, 1}, {1, 7, 5}, {2, 1, 64}, {3, 64, 16}, {17, 511, 33}, {64, 96, 128}, {65, 1003, 24}};
   for (const auto& [m, n, k] : shapes)
     for (const bool bias : {false, true})
       for (const Margin margin : {Margin{}, kSlice})
@@ -127,7 +136,8 @@ TEST_CASE("linear: prepared again after the master weights changed") {
   check_backends("linear, second weights", [](const Device& device) -> Outputs {
     Random random(3);
     const Matrix first = random.matrix(40, 24), second = random.matrix(40, 24).rounded(device.rounding());
-    const Weight weight(device, first, 9, true);
+    const Scratch scratch(device, device->linear_scratch_bytes(9, 40, 24, device.type(), true));
+    const Weight weight(device, first, true);
     const Buffer x = device.input(Kind::kCompute, random.matrix(9, 24));
     const Buffer dy = device.input(Kind::kCompute, random.matrix(9, 40));
     const Buffer y = device.output(Kind::kWide, 9, 40), dx = device.output(Kind::kWide, 9, 24);
@@ -138,6 +148,56 @@ TEST_CASE("linear: prepared again after the master weights changed") {
     device->linear_forward(y, x, weight, {});
     device->linear_backward_input(dx, dy, weight, false);
     return {sum(device, "y", y.get(), Kind::kWide, 24), sum(device, "dx", dx.get(), Kind::kWide, 40)};
+  });
+}
+
+// As in a model: one scratch for all weights, calls for one weight broken off by calls for another, and by attention,
+// which no weight knows of. What a backend keeps from call to call must still be right.
+TEST_CASE("linear: weights in turn, with one scratch") {
+  check_backends("linear, two weights in turn", [](const Device& device) -> Outputs {
+    const auto bytes = [&](int64_t n, int64_t k) {
+      return device->linear_scratch_bytes(33, n, k, device.type(), true);
+    };
+    const Scratch scratch(device, std::max(bytes(48, 40), bytes(40, 48)));
+    Random random(4);
+    const Weight up(device, random.matrix(48, 40), true), down(device, random.matrix(40, 48), true);
+    const Buffer narrow = device.input(Kind::kCompute, random.matrix(33, 40));
+    const Buffer broad = device.input(Kind::kCompute, random.matrix(33, 48));
+    const Buffer q_offsets = device.index({0, 3}), k_offset = device.index({0}), length = device.index({33}),
+                 positions = device.index({32, 31, 30});
+    const AttentionBatch queries{1, q_offsets.ints(), k_offset.ints(), length.ints(), positions.ints()};
+
+    Outputs outputs;
+    const auto forward = [&](const std::string& name, const Weight& weight, Tensor x, int64_t rows, int64_t n) {
+      const Buffer y = device.output(Kind::kWide, rows, n);
+      device->linear_forward(y, x.slice_rows(0, rows), weight, {});
+      outputs.push_back(sum(device, name, y.get(), Kind::kWide, x.cols));
+    };
+    const auto backward = [&](const std::string& name, const Weight& weight, Tensor dy, int64_t rows, int64_t k) {
+      const Buffer dx = device.output(Kind::kWide, rows, k);
+      device->linear_backward_input(dx, dy.slice_rows(0, rows), weight, false);
+      outputs.push_back(sum(device, name, dx.get(), Kind::kWide, dy.cols));
+    };
+    const auto attend = [&] {
+      const Buffer out = device.output(Kind::kCompute, 3, 40), lse = device.output(Kind::kWide, 3, 5);
+      const Tensor x = narrow;
+      device->attention_forward(out, lse, x.slice_rows(0, 3), x.slice_cols(0, 8), x.slice_cols(8, 8), queries,
+                                {5, 1, 8, 1});
+    };
+    forward("up", up, narrow, 33, 48);
+    forward("down", down, broad, 33, 40);
+    backward("down'", down, narrow, 33, 48);
+    backward("down' again, fewer rows", down, narrow, 7, 48);
+    backward("up'", up, broad, 33, 40);
+    attend();
+    backward("up' after attention", up, broad, 33, 40);
+    forward("up after up'", up, narrow, 7, 48);
+    backward("down' after up'", down, narrow, 33, 48);
+    const Buffer dw = device.output(Kind::kWide, 40, 48);
+    device->linear_backward_weight(dw, narrow, broad, false);
+    outputs.push_back(sum(device, "gradient of down", dw.get(), Kind::kWide, 33));
+    backward("down' after its gradient", down, narrow, 33, 48);
+    return outputs;
   });
 }
 
