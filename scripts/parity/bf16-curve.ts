@@ -30,6 +30,7 @@ export async function lossCurve(folder: string, steps: number, precision: 'float
     warmupSteps: 10,
     weightDecay: 0.1,
     device: 'cpu',
+    threads: 1, // the model is too small to share
     precision,
   })
   const { history } = await trainer.fit()

@@ -38,6 +38,7 @@ for (const precision of ['float32', 'bfloat16'] as const) {
     batchSize: trl.batch,
     epochs: trl.epochs,
     shuffle: false,
+    threads: 1, // the model is too small to share
     learningRate: trl.learningRate,
     schedule: 'cosine',
     warmupSteps: trl.warmup,

@@ -11,16 +11,16 @@ ROWS = SHARED / "data" / "dolly-15k" / "dolly-15k-messages.jsonl"
 TEMPLATE = ROOT / "scripts" / "parity" / "template.jinja"
 
 
-def fitting(tokenizer, longest: int) -> Iterator[tuple[dict, int]]:
-    """(row, tokens) of the rows that render to at most `longest` tokens, in the order of the file, each once.
+def fitting(tokenizer, longest: int) -> Iterator[tuple[int, dict, int]]:
+    """(line, row, tokens) of the rows that render to at most `longest` tokens, in the order of the file, each once.
 
-    Rows with an empty turn, or that spell a control token, are left out: either side would refuse or read them in its
+    Lines count from 1. Rows with an empty turn, or that spell a control token, are left out: either side would refuse or read them in its
     own way. `tokenizer` has the template set.
     """
     control = tokenizer.all_special_tokens
     seen = set()
     with ROWS.open(encoding="utf-8") as lines:
-        for line in lines:
+        for number, line in enumerate(lines, start=1):
             row = json.loads(line)
             texts = [message["content"] for message in row["messages"]]
             text = "".join(texts)
@@ -32,7 +32,7 @@ def fitting(tokenizer, longest: int) -> Iterator[tuple[dict, int]]:
                 continue
             ids = tokenizer.apply_chat_template(row["messages"])["input_ids"]
             if len(ids) <= longest:
-                yield row, len(ids)
+                yield number, row, len(ids)
 
 
 def write_rows(path: pathlib.Path, rows: list[dict]) -> None:

@@ -42,7 +42,7 @@ def main(out: pathlib.Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     tokenizer.chat_template = TEMPLATE.read_text()
-    rows = [row for (row, _), _ in zip(fitting(tokenizer, LONGEST), range(TRAIN + HELD_OUT))]
+    rows = [row for (_, row, _), _ in zip(fitting(tokenizer, LONGEST), range(TRAIN + HELD_OUT))]
     assert len(rows) == TRAIN + HELD_OUT
     train, held_out = rows[:TRAIN], rows[TRAIN:]
     write_rows(out / "train.jsonl", train)

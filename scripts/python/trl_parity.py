@@ -1,10 +1,13 @@
 """50 optimizer steps of TRL's SFTTrainer in float32, for scripts/parity/trl.ts to repeat and compare.
 
-    python scripts/python/trl_parity.py OUT       # writes OUT/VARIANT.jsonl (the data) and OUT/VARIANT.json (the run)
+    python scripts/python/trl_parity.py OUT       # writes OUT/VARIANT.json per variant, and OUT/trl.json
 
 Written for torch 2.13.0, transformers 5.18.0, trl 1.13.0. Three variants: `plain`; `decay`, with ten steps of warmup and
 weight decay; `accumulation`, four micro-batches per step over conversations of very uneven length. Each runs twice, with
 both attention paths of Transformers, so that PyTorch's distance from itself stands beside ours.
+
+OUT/VARIANT.json has everything; OUT/trl.json, a copy of which is test/golden/trl.json, has what a repetition needs: the
+settings, the lines of dolly-15k (from 1) in their order, and the loss and gradient norm of every step.
 
 TRL rounds the loss it logs. Here it is the sum of what training_step returns, before any rounding.
 """
@@ -18,7 +21,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from dolly import MODEL, TEMPLATE, fitting, write_rows
+from dolly import MODEL, TEMPLATE, fitting
 
 STEPS = 50
 COMMON = {"learning_rate": 5e-4, "lr_scheduler_type": "linear", "warmup_steps": 0, "weight_decay": 0.0}
@@ -100,24 +103,26 @@ def main(out: pathlib.Path, variants: list[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     tokenizer.chat_template = TEMPLATE.read_text()
+    golden = {}
     for name in variants:
         settings, batch, accumulation, longest = VARIANTS[name]
         count = STEPS * batch * accumulation
         chosen = [chosen for chosen, _ in zip(fitting(tokenizer, longest), range(count))]
         assert len(chosen) == count
-        rows = [row for row, _ in chosen]
-        write_rows(out / f"{name}.jsonl", rows)
+        rows = [row for _, row, _ in chosen]
         runs = {a: run(rows, settings, batch, accumulation, a, str(out / "trl")) for a in ["eager", "sdpa"]}
-        lengths = sorted(length for _, length in chosen)
+        lengths = sorted(length for _, _, length in chosen)
         summary = {
             "settings": settings | {"conversationsPerForward": batch, "accumulation": accumulation, "steps": STEPS},
             "lengths": {"shortest": lengths[0], "median": lengths[len(lengths) // 2], "longest": lengths[-1]},
-            "versions": {"torch": torch.__version__},
+            "lines": [line for line, _, _ in chosen],
             **runs,
         }
         (out / f"{name}.json").write_text(json.dumps(summary, indent=1))
         worst = max(abs(a["loss"] / b["loss"] - 1) for a, b in zip(*runs.values()))
         first, last = runs["eager"][0]["loss"], runs["eager"][-1]["loss"]
+        golden[name] = {key: summary[key] for key in ["settings", "lines", "eager"]}
+        (out / "trl.json").write_text(json.dumps(golden) + "\n")
         print(f"{name}: loss {first:.6f} -> {last:.6f}; eager against sdpa {worst:.1e}; lengths {summary['lengths']}")
 
 
