@@ -2,6 +2,8 @@
 // One source file per op, each holding its vector kernels and the Backend methods that call them.
 #pragma once
 
+#include <array>
+#include <map>
 #include <memory>
 
 #include "backend/backend.h"
@@ -67,9 +69,12 @@ class CpuBackend final : public Backend {
   void sgd(Tensor weight, Tensor grad, double learning_rate, double weight_decay, double grad_scale) override;
 
  private:
+  size_t weight_gradient_room(int64_t rows, const Tensor& x) const;
+
   int threads_;
   Scratch scratch_;
   std::unique_ptr<Matmuls> matmuls_;
+  mutable std::map<std::array<int64_t, 5>, size_t> scratch_bytes_;  // answers of linear_scratch_bytes
 };
 
 }  // namespace tunesmith::cpu

@@ -1,10 +1,12 @@
 // Linear layers on oneDNN. bfloat16 weights are packed once per optimizer step for the forward pass (the persistent
 // copy), and from the float32 master on the fly for the input gradient: that costs one read of the master, while a
-// second copy would cost 2 bytes per parameter. float32 matmuls read the master where it lies.
+// second copy would cost 2 bytes per parameter. For the weight gradient both operands are brought into the order of
+// oneDNN's liking first, which it does more slowly itself. float32 matmuls read everything where it lies.
 #include <algorithm>
 
 #include "cpu/cpu.h"
 #include "cpu/matmul.h"
+#include "cpu/pack.h"
 #include "cpu/parallel.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -56,29 +58,52 @@ MatmulProblem weight_gradient_problem(const Tensor& dw, const Tensor& dy, const 
           {x.stride, 1}, dw.dtype, dw.stride, accumulate, false};
 }
 
+// Rows of dw at a time: dyᵀ is made for so many, in scratch.
+constexpr int64_t kGradientRows = 4096;
+
+// The same as weight_gradient_problem, for `rows` of dw, from dyᵀ and packed x.
+MatmulProblem packed_weight_gradient_problem(const Tensor& dw, int64_t rows, const Tensor& x, bool accumulate) {
+  return {rows, x.cols, x.rows, x.dtype, {x.rows, 1}, true, {0, 0}, dw.dtype, dw.stride, accumulate, false};
+}
+
 }  // namespace
+
+// Bytes of packed x and of dyᵀ.
+size_t CpuBackend::weight_gradient_room(int64_t rows, const Tensor& x) const {
+  return round_to_scratch(matmuls_->packed_weights(x.rows, x.cols).bytes) +
+         round_to_scratch(size_t(rows * x.rows) * sizeof(BFloat16));
+}
 
 size_t CpuBackend::linear_prepared_bytes(int64_t n, int64_t k, DType compute, bool) const {
   return compute == DType::kBFloat16 ? matmuls_->packed_weights(k, n).bytes : 0;
 }
 
 size_t CpuBackend::linear_scratch_bytes(int64_t max_rows, int64_t n, int64_t k, DType compute, bool training) const {
-  size_t own = 0;  // oneDNN's
-  for (int64_t rows = 1;; rows = std::min(2 * rows, max_rows)) {
+  const std::array<int64_t, 5> key{max_rows, n, k, int64_t(compute), training};
+  if (const auto known = scratch_bytes_.find(key); known != scratch_bytes_.end()) return known->second;
+  const bool packs = training && compute == DType::kBFloat16;
+  size_t most = 0;
+  for (int64_t rows = 1;; rows = std::min(4 * rows, max_rows)) {
     const Tensor x = matrix(nullptr, compute, rows, k), y = matrix(nullptr, compute, rows, n);
     const Tensor wide_y = matrix(nullptr, DType::kFloat32, rows, n), dw = matrix(nullptr, DType::kFloat32, n, k);
-    own = std::max({own, matmuls_->scratch_bytes(forward_problem(y, x, n, k, false)),
-                    matmuls_->scratch_bytes(forward_problem(wide_y, x, n, k, true))});
+    most = std::max({most, matmuls_->scratch_bytes(forward_problem(y, x, n, k, false)),
+                     matmuls_->scratch_bytes(forward_problem(wide_y, x, n, k, true))});
     if (training) {
       const Tensor wide_x = matrix(nullptr, DType::kFloat32, rows, k);
-      own = std::max({own, matmuls_->scratch_bytes(input_gradient_problem(x, y, n, k, false)),
-                      matmuls_->scratch_bytes(input_gradient_problem(wide_x, y, n, k, true)),
-                      matmuls_->scratch_bytes(weight_gradient_problem(dw, y, x, true))});
+      most = std::max({most, matmuls_->scratch_bytes(input_gradient_problem(x, y, n, k, false)),
+                       matmuls_->scratch_bytes(input_gradient_problem(wide_x, y, n, k, true)),
+                       matmuls_->scratch_bytes(weight_gradient_problem(dw, y, x, true))});
+    }
+    if (packs) {
+      const int64_t dw_rows = std::min(n, kGradientRows);
+      most = std::max(most, matmuls_->scratch_bytes(packed_weight_gradient_problem(dw, dw_rows, x, true)) +
+                                weight_gradient_room(dw_rows, x));
     }
     if (rows >= max_rows) break;
   }
-  const bool packs = training && compute == DType::kBFloat16;
-  return own + (packs ? round_to_scratch(matmuls_->packed_weights(n, k).bytes) : 0);
+  // The packed weights of an input gradient stay while weight gradients are computed (see Matmuls::gradient_weights).
+  if (packs) most += round_to_scratch(matmuls_->packed_weights(n, k).bytes);
+  return scratch_bytes_[key] = most;
 }
 
 void CpuBackend::set_scratch(void* memory, size_t bytes) {
@@ -115,7 +140,22 @@ void CpuBackend::linear_backward_weight(Tensor dw, Tensor dy, Tensor x, bool acc
       for (int64_t r = 0; r < dw.rows; ++r) std::fill_n(dw.row<float>(r), dw.cols, 0.0f);
     return;
   }
-  matmuls_->run(weight_gradient_problem(dw, dy, x, accumulate), dw.data, dy.data, x.data, nullptr);
+  if (x.dtype == DType::kFloat32 || !matmuls_->packed_weights(x.rows, x.cols).known) {
+    matmuls_->run(weight_gradient_problem(dw, dy, x, accumulate), dw.data, dy.data, x.data, nullptr);
+    return;
+  }
+  const PackedWeights& layout = matmuls_->packed_weights(x.rows, x.cols);
+  const char* packed_at = nullptr;
+  for (int64_t first = 0; first < dw.rows; first += kGradientRows) {
+    const int64_t rows = std::min(kGradientRows, dw.rows - first);
+    const MatmulProblem problem = packed_weight_gradient_problem(dw, rows, x, accumulate);
+    char* packed = matmuls_->room(problem, weight_gradient_room(std::min(dw.rows, kGradientRows), x));
+    if (packed != packed_at) pack_operand(packed, layout, x, threads_);
+    packed_at = packed;
+    auto* transposed = reinterpret_cast<BFloat16*>(packed + round_to_scratch(layout.bytes));
+    transpose(transposed, dy.slice_cols(first, rows), threads_);
+    matmuls_->run(problem, dw.row<float>(first), transposed, packed, nullptr);
+  }
 }
 
 void CpuBackend::bias_backward(Tensor dbias, Tensor dy) {

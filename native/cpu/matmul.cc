@@ -2,9 +2,11 @@
 
 #include <omp.h>
 
+#include <cstring>
 #include <unordered_map>
 
 #include "cpu/pack.h"
+#include "cpu/parallel.h"
 
 namespace tunesmith::cpu {
 
@@ -14,6 +16,13 @@ using dnnl::memory;
 
 memory::data_type type_of(DType type) {
   return type == DType::kBFloat16 ? memory::data_type::bf16 : memory::data_type::f32;
+}
+
+void copy_rows(const Tensor& to, const Tensor& from, int threads) {
+  parallel_ranges(threads, from.rows, from.cols, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r)
+      std::memcpy(to.slice_rows(r, 1).data, from.slice_rows(r, 1).data, size_t(from.cols) * size_of(from.dtype));
+  });
 }
 
 // Any number of rows gives the same layout of the weights; this one stands for all.
@@ -120,29 +129,69 @@ void Matmuls::pack(void* to, const float* master, int64_t k, int64_t n, int64_t 
 }
 
 size_t Matmuls::scratch_bytes(const MatmulProblem& problem) {
-  return round_to_scratch(describe(problem).scratchpad_desc().get_size());
+  return round_to_scratch(describe(densify(problem).problem).scratchpad_desc().get_size());
+}
+
+size_t Matmuls::held_bytes() const { return held_ ? round_to_scratch(layouts_.at({held_k_, held_n_}).bytes) : 0; }
+
+Scratch::Block Matmuls::reserve(size_t bytes) {
+  const Scratch::Block block = scratch_.reserve(bytes);
+  if (scratch_.generation() != held_generation_) forget_gradient_weights();
+  return block;
 }
 
 const void* Matmuls::gradient_weights(const MatmulProblem& p, const float* master) {
-  // Scratch holds the weights at its front; what oneDNN needs lies at its back.
-  const Scratch::Block block =
-      scratch_.reserve(round_to_scratch(packed_weights(p.k, p.n).bytes) + entry(p).scratch_bytes);
+  // Scratch holds the weights at its front; everything else lies at its back.
+  const Dense dense = densify(p);
+  const Scratch::Block block = reserve(round_to_scratch(packed_weights(p.k, p.n).bytes) + dense.src_bytes +
+                                       dense.dst_bytes + entry(dense.problem).scratch_bytes);
   if (held_ == master && held_k_ == p.k && held_n_ == p.n && held_at_ == block.data) return held_at_;
   pack(block.data, master, p.k, p.n, p.weights_strides[0], p.weights_strides[1]);
-  held_ = master, held_k_ = p.k, held_n_ = p.n, held_at_ = block.data;
+  held_ = master, held_k_ = p.k, held_n_ = p.n, held_at_ = block.data, held_generation_ = scratch_.generation();
   return held_at_;
 }
 
+Matmuls::Dense Matmuls::densify(const MatmulProblem& p) {
+  Dense dense{p, 0, 0};
+  if (p.operands == DType::kBFloat16 && p.src_strides[1] == 1 && p.src_strides[0] != p.k) {
+    dense.problem.src_strides[0] = p.k;
+    if (p.m > 1) dense.src_bytes = round_to_scratch(size_t(p.m * p.k) * size_of(p.operands));
+  }
+  if (p.operands == DType::kBFloat16 && p.dst_stride != p.n) {
+    dense.problem.dst_stride = p.n;
+    if (p.m > 1) dense.dst_bytes = round_to_scratch(size_t(p.m * p.n) * size_of(p.dst));
+  }
+  return dense;
+}
+
+char* Matmuls::room(const MatmulProblem& problem, size_t bytes) {
+  const Dense dense = densify(problem);
+  const size_t used = bytes + dense.src_bytes + dense.dst_bytes + entry(dense.problem).scratch_bytes;
+  const Scratch::Block block = reserve(used + held_bytes());
+  char* room = block.data + block.size - used;
+  if (held_ && block.data == held_at_ && room < held_at_ + held_bytes()) forget_gradient_weights();
+  return room;
+}
+
 void Matmuls::run(const MatmulProblem& problem, void* dst, const void* src, const void* weights, const float* bias) {
-  Entry& e = entry(problem);
-  const size_t held_bytes = held_ ? round_to_scratch(packed_weights(held_k_, held_n_).bytes) : 0;
-  const Scratch::Block block = scratch_.reserve(e.scratch_bytes + (weights == held_at_ ? held_bytes : 0));
-  char* scratch = block.data + block.size - e.scratch_bytes;
-  if (held_ && (block.data != held_at_ || scratch < held_at_ + held_bytes)) forget_gradient_weights();
+  const auto [dense, src_bytes, dst_bytes] = densify(problem);
+  Entry& e = entry(dense);
+  // Asks for no more than the operands' owner did, so that operands in scratch stay where they are.
+  char* scratch = room(problem, 0);
+  const Tensor given{dst, problem.dst, problem.m, problem.n, problem.dst_stride};
+  const Tensor made =
+      matrix(dst_bytes ? scratch + e.scratch_bytes + src_bytes : dst, problem.dst, problem.m, problem.n);
+  if (src_bytes) {
+    const Tensor from{const_cast<void*>(src), problem.operands, problem.m, problem.k, problem.src_strides[0]};
+    const Tensor to = matrix(scratch + e.scratch_bytes, problem.operands, problem.m, problem.k);
+    copy_rows(to, from, threads_);
+    src = to.data;
+  }
+  if (dst_bytes && problem.accumulate) copy_rows(made, given, threads_);
   omp_set_num_threads(threads_);
   e.src.set_data_handle(const_cast<void*>(src));
   e.weights.set_data_handle(const_cast<void*>(weights));
-  e.dst.set_data_handle(dst);
+  e.dst.set_data_handle(made.data);
   e.scratch.set_data_handle(scratch);
   std::unordered_map<int, memory> arguments{
       {DNNL_ARG_SRC, e.src}, {DNNL_ARG_WEIGHTS, e.weights}, {DNNL_ARG_DST, e.dst}, {DNNL_ARG_SCRATCHPAD, e.scratch}};
@@ -152,6 +201,7 @@ void Matmuls::run(const MatmulProblem& problem, void* dst, const void* src, cons
   }
   e.primitive.execute(stream_, arguments);
   stream_.wait();
+  if (dst_bytes) copy_rows(given, made, threads_);
 }
 
 }  // namespace tunesmith::cpu

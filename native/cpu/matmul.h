@@ -7,13 +7,14 @@
 #include <list>
 #include <map>
 
-#include "core/dtype.h"
+#include "core/tensor.h"
 #include "cpu/scratch.h"
 #include "dnnl.hpp"
 
 namespace tunesmith::cpu {
 
-// dst[m, n] (+)= src[m, k] · weights[k, n] + bias[n]. Strides are in elements.
+// dst[m, n] (+)= src[m, k] · weights[k, n] + bias[n]. Strides are in elements. oneDNN 2.6 has fast bfloat16 kernels for
+// dense matrices only (and multiplies others by packed weights a thousand times slower); run() copies the others.
 struct MatmulProblem {
   int64_t m, n, k;
   DType operands;          // src and weights: float32 or bfloat16
@@ -53,8 +54,10 @@ class Matmuls {
   // nothing else needs the room, so that the chunks of one large layer share one packing.
   const void* gradient_weights(const MatmulProblem& problem, const float* master);
   void forget_gradient_weights() { held_ = nullptr; }
+  // So many bytes of scratch beside what run(problem) needs, for operands made by the caller.
+  char* room(const MatmulProblem& problem, size_t bytes);
 
-  // `weights` may be what gradient_weights(problem, ...) has just returned.
+  // Operands may lie in scratch: what gradient_weights(problem, ...) or room(problem, ...) has just returned.
   void run(const MatmulProblem& problem, void* dst, const void* src, const void* weights, const float* bias);
 
  private:
@@ -68,8 +71,17 @@ class Matmuls {
     dnnl::memory src, weights, dst, bias, scratch;
   };
 
+  // A problem with dense matrices, and what it takes to copy those that are not.
+  struct Dense {
+    MatmulProblem problem;
+    size_t src_bytes, dst_bytes;  // of copies; 0: none
+  };
+
+  static Dense densify(const MatmulProblem& problem);
   dnnl::matmul::primitive_desc describe(const MatmulProblem& problem);
   Entry& entry(const MatmulProblem& problem);
+  size_t held_bytes() const;
+  Scratch::Block reserve(size_t bytes);
 
   int threads_;
   Scratch& scratch_;
@@ -84,6 +96,7 @@ class Matmuls {
   const float* held_ = nullptr;
   int64_t held_k_ = 0, held_n_ = 0;
   char* held_at_ = nullptr;
+  uint64_t held_generation_ = 0;
 };
 
 }  // namespace tunesmith::cpu

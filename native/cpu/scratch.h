@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -27,7 +28,11 @@ class Scratch {
     size_t size;  // a multiple of kScratchAlignment
   };
 
-  // At least `bytes`, aligned; valid until the next call asks for more. Its contents stay as long as its address does.
+  // Changes whenever what was written to a spare block is lost.
+  uint64_t generation() const { return generation_; }
+
+  // At least `bytes`, aligned. The same request gets the same block, with what was written there, while generation()
+  // stays the same.
   Block reserve(size_t bytes) {
     if (bytes <= planned_size_) return {planned_, planned_size_};
     if (bytes > spare_size_) {
@@ -37,6 +42,7 @@ class Scratch {
       if (!memory) throw std::bad_alloc();
       spare_.reset(static_cast<char*>(memory));
       spare_size_ = round_to_scratch(bytes);
+      ++generation_;
     }
     return {spare_.get(), spare_size_};
   }
@@ -50,6 +56,7 @@ class Scratch {
   size_t planned_size_ = 0;
   std::unique_ptr<char, Free> spare_;
   size_t spare_size_ = 0;
+  uint64_t generation_ = 0;
 };
 
 }  // namespace tunesmith::cpu
