@@ -9,11 +9,11 @@ export interface Demonstration extends Request {
   answer: string
 }
 
-export const DEMONSTRATIONS = 700
+export const DEMONSTRATIONS = 900
 export const HELD_OUT_PROMPTS = 100
 const SEED = 7
-/** One request in so many is a question; the others ask for a story. */
-const QUESTION_EVERY = 5
+/** One request in so many is a question, the others ask for a story. */
+const QUESTION_EVERY = 3
 
 const article = (words: string) => `${/^[aeiou]/i.test(words) ? 'an' : 'a'} ${words}`
 const capital = (words: string) => words.charAt(0).toUpperCase() + words.slice(1)
@@ -101,7 +101,7 @@ function storyRequest(about: Subject, random: Random): Demonstration {
   }
 }
 
-const keeps = ['keeps', 'has', 'hides']
+const keeps = ['keeps', 'hides', 'leaves']
 
 /** A passage about two animals and a question about one of them. */
 function questionRequest(about: Subject, other: Subject, random: Random): Demonstration {
@@ -110,7 +110,7 @@ function questionRequest(about: Subject, other: Subject, random: Random): Demons
   const sentence = ({ name, animal, thing }: Subject, place: string) =>
     `${name.text} the ${animal} ${verb} ${article(thing)} ${place}.`
   const passage = random.shuffle([sentence(about, here), sentence(other, there)]).join(' ')
-  const base = verb === 'has' ? 'have' : verb.slice(0, -1)
+  const base = verb.slice(0, -1)
   const name = about.name.text
   const [question, answer, mention, avoid] = random.pick([
     [`What does ${name} ${base}?`, `${name} ${verb} ${article(about.thing)}.`, about.thing, other.thing],

@@ -37,14 +37,20 @@ const things = (text: string): Thing[] =>
 export const training: Words = {
   names: names(
     `Pip Max Tom Sam Ben Jack Leo Finn Toby Oscar Hugo Milo Otto Bruno Felix Rusty Teddy Gus Albert Henry Oliver Charlie
-     Benny Billy Jasper Monty Theo Ned Ollie Rufus Archie George Walter Arthur Digby Percy`,
+     Benny Billy Jasper Monty Theo Ned Ollie Rufus Archie George Walter Arthur Digby Percy Andy Alex Mark Jimmy Bobby Jake
+     Pete Jerry Tommy Paul Mike Dave Harry Luke Carl David Roger Simon Frank Ralph Louis Casper Barney Chester Duncan
+     Edgar Flynn Gilbert Homer Ivan Jonas Kip Lionel Marvin Nico Quentin Ravi Silas Tobias Victor Wilbur Zack Boris`,
     `Lily Mia Lucy Daisy Molly Bella Luna Ruby Tilly Rosie Clara Nora Ella Emma Hazel Olive Penny Millie Dora Wanda
-     Sophie Greta Ada Ivy Martha Betty Winnie Polly Nell Maisie Edith Flora Mabel Lottie Sadie Dolly`,
+     Sophie Greta Ada Ivy Martha Betty Winnie Polly Nell Maisie Edith Flora Mabel Lottie Sadie Dolly Sara Jill Mary Jenny
+     Lisa Emily Tina Maria Alice Grace Annie Julie Beth Zara Mandy Cindy Rachel Chloe Susie Lulu Agnes Bridget Celia Della
+     Esther Fiona Gwen Hilda Iris Josie Kitty Lena Minnie Nina Opal Pearl Rhoda Stella Thea Ursula Vera Willa Yara Zoe`,
   ),
   animals: list(
     `fox cat dog rabbit mouse frog duck squirrel owl lion turtle elephant pig cow horse hen goat kitten puppy tiger zebra
      hedgehog snail penguin otter badger mole hamster lamb goose swan crow robin toad lizard panda pony beaver raccoon
-     donkey wolf koala sparrow rooster camel ladybug`,
+     donkey wolf koala sparrow rooster camel ladybug bee ant butterfly crab rat bat hare moose stork gecko newt weasel boar
+     llama skunk chipmunk peacock pigeon turkey quail finch wren raven falcon eagle hawk leopard cheetah gorilla rhino
+     buffalo yak colt ferret possum cricket beetle grasshopper firefly caterpillar calf seal worm snake moth gull`,
   ),
   things: things(`
     button: red shiny tiny blue
@@ -59,7 +65,7 @@ export const training: Words = {
     kite: yellow paper red long
     lamp: old brass little bright
     map: old secret torn big
-    ring: golden shiny silver
+    ring: golden shiny silver pretty
     shell: pink smooth white pretty
     stone: smooth gray round shiny
     feather: white blue long soft
@@ -86,7 +92,7 @@ export const training: Words = {
     whistle: tin silver loud red
     trumpet: toy brass shiny golden
     sock: striped woolly red blue
-    mitten: warm red woolly
+    mitten: warm red woolly blue
     coat: green warm old yellow
     umbrella: yellow big red striped
     bottle: green glass tiny blue
@@ -108,7 +114,66 @@ export const training: Words = {
     necklace: pretty silver blue golden
     lemon: yellow sour big fresh
     cherry: red sweet ripe shiny
-    teapot: blue round old china`),
+    teapot: blue round old china
+    vase: blue tall glass old
+    comb: wooden pink little silver
+    fan: paper pretty red silk
+    fork: silver old big shiny
+    mug: blue big tin yellow
+    tray: silver round wooden big
+    jug: blue big old tin
+    purse: red little silk old
+    belt: brown long old green
+    cap: blue woolly red old
+    slipper: pink soft warm old
+    boot: old brown big rubber
+    sweater: warm green striped woolly
+    quilt: warm old pretty soft
+    rug: red soft round old
+    torch: bright little old red
+    stool: wooden little red old
+    sled: red fast wooden new
+    puppet: funny wooden little old
+    robot: toy tin silver little
+    car: toy red fast blue
+    train: toy wooden green long
+    plane: paper toy silver little
+    rocket: toy red silver big
+    card: pretty birthday red funny
+    stamp: old rare blue tiny
+    picture: pretty big old funny
+    pen: green golden blue fat
+    magnet: strong red little shiny
+    camera: old little black new
+    guitar: old red little wooden
+    violin: little old shiny brown
+    harp: golden little old silver
+    seed: tiny round brown magic
+    walnut: big brown round old
+    potato: big hot brown round
+    onion: red round big fresh
+    tomato: red ripe big juicy
+    peach: soft ripe sweet juicy
+    melon: green big sweet round
+    banana: yellow ripe long sweet
+    muffin: sweet warm little fresh
+    pancake: warm round big sweet
+    sandwich: big cheese fresh tasty
+    rose: red white pretty yellow
+    tulip: yellow red tall pink
+    sunflower: tall yellow big bright
+    pebble: white smooth tiny gray
+    crystal: blue shiny clear purple
+    pearl: white shiny big round
+    bracelet: golden pretty silver pink
+    medal: golden shiny round silver
+    wand: magic silver long wooden
+    sword: wooden toy shiny long
+    mask: funny red paper old
+    hoop: big red wooden blue
+    kettle: old copper little black
+    sponge: soft yellow big wet
+    towel: blue soft big striped`),
 }
 
 export const heldOut: Words = {
