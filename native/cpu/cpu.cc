@@ -25,7 +25,7 @@ int usable_cores() {
 
 bool has_amx(dnnl::cpu_isa isa) { return isa == dnnl::cpu_isa::avx512_core_amx; }
 
-// In words, from what oneDNN chose for the matmuls; Highway's choice is added where it is another one.
+// In words, from what oneDNN chose for the matmuls; Highway's choice for the rest is added where it is another one.
 std::string isa_in_words() {
   std::string matmul;
   switch (dnnl::get_effective_cpu_isa()) {
@@ -50,8 +50,22 @@ std::string isa_in_words() {
   const char* vector = targets & HWY_AVX3   ? "AVX-512"
                        : targets & HWY_AVX2 ? "AVX2"
                        : targets & HWY_SSE4 ? "SSE4.1"
-                                            : "SSE2";
-  return matmul.find(vector) == 0 ? matmul : matmul + ", " + vector;
+                                            : "scalar";
+  return matmul.find(vector) == 0 ? matmul : matmul + ", vector code " + vector;
+}
+
+// $TUNESMITH_CPU_ISA ("avx2", "sse4" or "scalar") keeps the vector code from using more, so that every build of it can
+// be tested on one machine; DNNL_MAX_CPU_ISA does the same for the matmuls.
+void limit_vector_code() {
+  const char* limit = std::getenv("TUNESMITH_CPU_ISA");
+  if (!limit || !*limit) return;
+  const std::string name = limit;
+  int64_t disabled = HWY_AVX3;
+  if (name == "sse4" || name == "scalar") disabled |= HWY_AVX2;
+  if (name == "scalar") disabled |= HWY_SSE4;
+  if (name != "avx2" && name != "sse4" && name != "scalar")
+    throw CodedError("ERR_INVALID_OPTION", "TUNESMITH_CPU_ISA is " + name + ": use avx2, sse4 or scalar");
+  hwy::DisableTargets(disabled);
 }
 
 }  // namespace
@@ -116,5 +130,7 @@ extern "C" __attribute__((visibility("default"))) tunesmith::Backend* tunesmith_
   if (threads < 0)
     throw tunesmith::CodedError("ERR_INVALID_OPTION",
                                 "threads must be 0 (every core) or more, got " + std::to_string(threads));
+  static const bool limited = (tunesmith::cpu::limit_vector_code(), true);
+  (void)limited;
   return new tunesmith::cpu::CpuBackend(threads);
 }
