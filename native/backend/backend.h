@@ -86,6 +86,7 @@ class Backend {
   virtual void synchronize() = 0;
 
   // ---- linear -------------------------------------------------------------------------------------------------------
+  // Operands may be strided; contiguous ones are what every backend is fast at.
   // Bytes of LinearWeight::prepared for an [N, K] weight; `training` adds what the input gradient needs.
   virtual size_t linear_prepared_bytes(int64_t n, int64_t k, DType compute, bool training) const = 0;
   // Scratch the linear ops below need at once, for any M up to max_rows; the model allocates it in its arena and hands

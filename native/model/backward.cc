@@ -77,14 +77,13 @@ void Decoder::backward_attention(size_t layer, bool first) {
 void Decoder::backward_last_attention(size_t layer, bool first) {
   LayerParameters& p = parameters_->layers[layer];
   const LayerActivations& a = activations(layer);
-  const int64_t t = tokens(), r = rows(), q_size = spec_.q_size(), kv_size = spec_.kv_size();
+  const int64_t t = tokens(), r = rows(), kv_size = spec_.kv_size();
   const Tensor dx_rows = dx_rows_.slice_rows(0, r);
   const Tensor dx_rows_compute = dx_rows_compute_ ? dx_rows_compute_.slice_rows(0, r) : dx_rows;
   const Tensor attended = a.attended.slice_rows(0, r), dattended = dattended_.slice_rows(0, r);
-  const Tensor q = a.qkv.slice_rows(0, r).slice_cols(0, q_size), kv = a.kv.slice_rows(0, t);
-  // [dq of R rows | unused] and [dk | dv of T rows] share the buffer's columns as [q | k | v] do.
-  const Tensor dq = dqkv_.slice_rows(0, r).slice_cols(0, q_size);
-  const Tensor dkv = dqkv_.slice_rows(0, t).slice_cols(q_size, 2 * kv_size);
+  const Tensor q = a.q.slice_rows(0, r), kv = a.kv.slice_rows(0, t);
+  // Contiguous, as matmuls like their operands: dq is laid into the unused dqkv_.
+  const Tensor dq = matrix(dqkv_.data, compute_, r, spec_.q_size()), dkv = dkv_.slice_rows(0, t);
   const Tensor norm = norm_.slice_rows(0, t), dnorm = dnorm_.slice_rows(0, t);
   const Tensor norm_rows = norm_rows_.slice_rows(0, r), dnorm_rows = dnorm_rows_.slice_rows(0, r);
   const Tensor x = layer_input(layer), rstd = a.attention_rstd.slice_cols(0, t);

@@ -11,7 +11,7 @@ namespace tunesmith {
 namespace {
 
 // Logits are made for as many rows as fit here; fewer, larger chunks read and write the head's gradient less often.
-constexpr int64_t kLogitsBytes = int64_t(96) << 20;
+constexpr int64_t kLogitsBytes = int64_t(64) << 20;
 
 }  // namespace
 
@@ -67,8 +67,11 @@ void Decoder::reserve_layer(Arena& arena, LayerActivations& layer, bool last, bo
   const int64_t rows = inner ? max_tokens_ : max_rows_;
   if (!options_.recompute || !options_.training) arena.reserve(kind, layer.x, wide_, max_tokens_, hidden);
   arena.reserve(kind, layer.attention_rstd, wide_, 1, max_tokens_);
-  arena.reserve(kind, layer.qkv, compute_, rows, inner ? q + 2 * kv : q);
-  if (last) arena.reserve(kind, layer.kv, compute_, max_tokens_, 2 * kv);
+  if (inner) arena.reserve(kind, layer.qkv, compute_, rows, q + 2 * kv);
+  if (last) {
+    arena.reserve(kind, layer.q, compute_, max_rows_, q);
+    arena.reserve(kind, layer.kv, compute_, max_tokens_, 2 * kv);
+  }
   arena.reserve(kind, layer.attended, compute_, rows, q);
   arena.reserve(kind, layer.lse, wide_, rows, spec_.heads);
   arena.reserve(kind, layer.middle, wide_, rows, hidden);
@@ -97,6 +100,7 @@ void Decoder::reserve_scratch(Arena& arena) {
     arena.reserve(kind, dact_, compute_, t, inner);
     arena.reserve(kind, dattended_, compute_, t, q);
     arena.reserve(kind, dqkv_, compute_, t, q + 2 * kv);
+    arena.reserve(kind, dkv_, compute_, t, 2 * kv);
   }
   arena.reserve(MemoryKind::kActivations, output_, wide_, r, hidden);
   arena.reserve(MemoryKind::kActivations, output_rstd_, wide_, 1, r);
@@ -107,6 +111,8 @@ void Decoder::reserve_scratch(Arena& arena) {
   const int64_t fitting = std::max<int64_t>(1, kLogitsBytes / (spec_.vocab_size * int64_t(size_of(wide_))));
   const int64_t chunk = std::min(r, std::max(bucket, fitting / bucket * bucket));
   arena.reserve(MemoryKind::kLogits, logits_, wide_, chunk, spec_.vocab_size);
+  if (options_.training && compute_ != wide_)
+    arena.reserve(MemoryKind::kLogits, dlogits_, compute_, chunk, spec_.vocab_size);
 
   for (const Linear* linear : parameters_->linears()) {
     const Tensor& weight = linear->weight.master;

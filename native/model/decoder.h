@@ -42,8 +42,8 @@ struct LossSums {
 struct LayerActivations {
   Tensor x;               // [T, H] wide: layer input
   Tensor attention_rstd;  // [T] wide
-  Tensor qkv;             // [T, (Hq + 2 Hkv) D] compute, rotated; last layer: q only, [R, Hq D]
-  Tensor kv;              // last layer: [T, 2 Hkv D] compute
+  Tensor qkv;             // [T, (Hq + 2 Hkv) D] compute, rotated; not in the last layer
+  Tensor q, kv;           // last layer: [R, Hq D] and [T, 2 Hkv D] compute
   Tensor attended;        // [T, Hq D] compute
   Tensor lse;             // [T, Hq] wide
   Tensor middle;          // [T, H] wide: residual stream between attention and MLP
@@ -128,12 +128,14 @@ class Decoder {
   Tensor dnorm_, dnorm_rows_;         // [T, H] and, last layer, [R, H] compute
   Tensor dact_;                       // [T, I] compute
   Tensor dattended_;                  // [T, Hq D] compute
-  Tensor dqkv_;                       // [T, (Hq + 2 Hkv) D] compute
+  Tensor dqkv_;                       // [T, (Hq + 2 Hkv) D] compute; last layer: dq in its first rows
+  Tensor dkv_;                        // [T, 2 Hkv D] compute, last layer
   // Head.
   Tensor output_;               // [R, H] wide: residual stream after the last layer
   Tensor output_rstd_;          // [R] wide
   Tensor hidden_;               // [R, H] compute
-  Tensor logits_;               // [C, V] wide; dlogits (compute) lie in the same storage
+  Tensor logits_;               // [C, V] wide
+  Tensor dlogits_;              // [C, V] compute; empty where compute is wide: then it overwrites the logits
   Tensor nll_;                  // [R] wide
   int32_t* correct_ = nullptr;  // [R]
 

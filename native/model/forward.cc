@@ -58,8 +58,8 @@ void Decoder::forward_attention(size_t layer, Tensor norm) {
 void Decoder::forward_last_attention(size_t layer, Tensor norm) {
   const LayerParameters& p = parameters_->layers[layer];
   LayerActivations& a = activations(layer);
-  const int64_t q_size = spec_.q_size(), kv_size = spec_.kv_size();
-  const Tensor kv = a.kv.slice_rows(0, tokens()), q = a.qkv.slice_rows(0, rows()).slice_cols(0, q_size);
+  const int64_t kv_size = spec_.kv_size();
+  const Tensor kv = a.kv.slice_rows(0, tokens()), q = a.q.slice_rows(0, rows());
   const Tensor attended = a.attended.slice_rows(0, rows()), norm_rows = norm_rows_.slice_rows(0, rows());
   backend_.linear_forward(kv, norm, p.kv.weight, p.kv.bias);
   backend_.gather_rows(norm_rows, norm, batch_->supervised_rows);

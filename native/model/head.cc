@@ -18,12 +18,8 @@ LossSums Decoder::head(bool training, double scale, bool first) {
   for (int64_t start = 0; start < count; start += step) {
     const int64_t size = std::min(step, count - start);
     const Tensor logits = logits_of(start, size);
-    // The gradient overwrites the logits row by row: same storage, rows as far apart, narrower elements.
     Tensor dlogits;
-    if (training) {
-      const int64_t stride = logits.stride * int64_t(size_of(wide_) / size_of(compute_));
-      dlogits = {logits.data, compute_, size, logits.cols, stride};
-    }
+    if (training) dlogits = dlogits_ ? dlogits_.slice_rows(0, size) : logits;
     backend_.cross_entropy(logits, dlogits, nll_.slice_cols(start, size), correct_ + start, batch_->targets + start,
                            batch_->weights.slice_cols(start, size), scale);
     if (!training) continue;
