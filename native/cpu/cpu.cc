@@ -107,9 +107,13 @@ void* CpuBackend::allocate(size_t bytes) {
 
 void CpuBackend::release(void* memory) noexcept { std::free(memory); }
 
-void CpuBackend::upload(void* device, const void* host, size_t bytes) { std::memcpy(device, host, bytes); }
+void CpuBackend::upload(void* device, const void* host, size_t bytes) {
+  if (bytes > 0) std::memcpy(device, host, bytes);
+}
 
-void CpuBackend::download(void* host, const void* device, size_t bytes) { std::memcpy(host, device, bytes); }
+void CpuBackend::download(void* host, const void* device, size_t bytes) {
+  if (bytes > 0) std::memcpy(host, device, bytes);
+}
 
 void CpuBackend::zero(void* device, size_t bytes) {
   parallel_ranges(threads_, int64_t(bytes / 64 + 1), 16, [&](int64_t first, int64_t last) {
