@@ -51,9 +51,7 @@ struct FloatTiles {
   }
   static HWY_INLINE float element(const In* row, int64_t i) { return float(row[i]); }
 #if HWY_TARGET != HWY_SCALAR
-  static HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> four_elements(const In* row, int64_t i) {
-    return load(hn::FixedTag<float, 4>(), row + i);
-  }
+  static HWY_INLINE FourFloats four_elements(const In* row, int64_t i) { return load(FourTag(), row + i); }
 #endif
   // Two neighbouring rows of weights, one vector each, as elements that are summed over the rows.
   static HWY_INLINE void put_rows(float* to, FloatVector first, FloatVector second) {
@@ -89,8 +87,8 @@ struct PairTiles {
     std::memcpy(&pair, row + 2 * i, sizeof(pair));
     return pair;
   }
-  static HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> four_elements(const BFloat16* row, int64_t i) {
-    return hn::Vec<hn::FixedTag<float, 4>>{_mm_loadu_ps(reinterpret_cast<const float*>(row + 2 * i))};
+  static HWY_INLINE FourFloats four_elements(const BFloat16* row, int64_t i) {
+    return FourFloats{_mm_loadu_ps(reinterpret_cast<const float*>(row + 2 * i))};
   }
   static HWY_INLINE void put_half(BFloat16* to, FloatVector v) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(v.raw));
@@ -190,19 +188,11 @@ template <class Tiles>
 HWY_INLINE void transpose_four(float* to, const typename Tiles::Input* const* rows, int64_t steps) {
   int64_t c = 0;
 #if HWY_TARGET != HWY_SCALAR
-  const hn::FixedTag<float, 4> d;
-  const hn::RepartitionToWide<decltype(d)> pairs;
   for (; c + 4 <= steps; c += 4) {
-    const auto r0 = Tiles::four_elements(rows[0], c), r1 = Tiles::four_elements(rows[1], c);
-    const auto r2 = Tiles::four_elements(rows[2], c), r3 = Tiles::four_elements(rows[3], c);
-    const auto a = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1));  // columns 0 and 1 of rows 0 and 1
-    const auto b = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3));
-    const auto e = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
-    const auto f = hn::BitCast(pairs, hn::InterleaveUpper(d, r2, r3));
-    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, a, b)), d, to + (c + 0) * kQueryBlock);
-    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, a, b)), d, to + (c + 1) * kQueryBlock);
-    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, e, f)), d, to + (c + 2) * kQueryBlock);
-    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, e, f)), d, to + (c + 3) * kQueryBlock);
+    FourFloats block[4];
+    for (int r = 0; r < 4; ++r) block[r] = Tiles::four_elements(rows[r], c);
+    transpose_4x4(block);
+    for (int i = 0; i < 4; ++i) hn::StoreU(block[i], FourTag(), to + (c + i) * kQueryBlock);
   }
 #endif
   for (; c < steps; ++c)

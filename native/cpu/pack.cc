@@ -67,14 +67,35 @@ void pack_operand_rows(uint32_t* to, const BFloat16* from, int64_t k, int64_t n,
 // One tile [k_block][n_block][2] from rows that run along k (n_stride apart).
 void pack_columns(uint32_t* to, const float* from, int64_t k, int64_t n, int64_t n_stride, int64_t k_block,
                   int64_t n_block) {
-  if (k < 2 * k_block || n < n_block) std::memset(to, 0, size_t(k_block * n_block) * 4);
-  alignas(64) uint32_t line[kMaxPackedPairs];  // one row of the tile, as pairs
-  auto* values = reinterpret_cast<BFloat16*>(line);
-  line[(k - 1) / 2] = 0;
-  for (int64_t j = 0; j < n; ++j) {
+  if (k < 2 * k_block || n < n_block) std::memset(to, 0, size_t(k_block * n_block) * sizeof(*to));
+  const int64_t pairs = (k + 1) / 2;
+  alignas(64) uint32_t lines[4][kMaxPackedPairs];  // rows of the master, as pairs
+  for (auto& line : lines) line[pairs - 1] = 0;
+  const auto convert = [&](int64_t j) HWY_ATTR {
+    auto* line = reinterpret_cast<BFloat16*>(lines[j % 4]);
     const float* row = from + j * n_stride;
-    for_lanes(0, k, [&](auto d, int64_t i) HWY_ATTR { store(d, load(d, row + i), values + i); });
-    for (int64_t i = 0; 2 * i < k; ++i) to[i * n_block + j] = line[i];
+    for_lanes(0, k, [&](auto d, int64_t i) HWY_ATTR { store(d, load(d, row + i), line + i); });
+  };
+  int64_t j = 0;
+#if HWY_TARGET != HWY_SCALAR
+  for (; j + 4 <= n; j += 4) {
+    for (int64_t r = 0; r < 4; ++r) convert(j + r);
+    int64_t i = 0;
+    for (; i + 4 <= pairs; i += 4) {
+      const FourTag d;
+      const hn::RebindToUnsigned<FourTag> d32;
+      FourFloats block[4];
+      for (int r = 0; r < 4; ++r) block[r] = hn::BitCast(d, hn::LoadU(d32, lines[r] + i));
+      transpose_4x4(block);
+      for (int c = 0; c < 4; ++c) hn::StoreU(hn::BitCast(d32, block[c]), d32, to + (i + c) * n_block + j);
+    }
+    for (; i < pairs; ++i)
+      for (int r = 0; r < 4; ++r) to[i * n_block + j + r] = lines[r][i];
+  }
+#endif
+  for (; j < n; ++j) {
+    convert(j);
+    for (int64_t i = 0; i < pairs; ++i) to[i * n_block + j] = lines[j % 4][i];
   }
 }
 

@@ -56,6 +56,25 @@ HWY_INLINE void store(D d, V value, BFloat16* to) {
   hn::StoreU(hn::TruncateTo(d16, bfloat16_bits(d, value)), d16, reinterpret_cast<uint16_t*>(to));
 }
 
+#if HWY_TARGET != HWY_SCALAR
+using FourTag = hn::FixedTag<float, 4>;
+using FourFloats = hn::Vec<FourTag>;
+
+// Rows become columns, of any 32-bit elements.
+HWY_INLINE void transpose_4x4(FourFloats (&rows)[4]) {
+  const FourTag d;
+  const hn::RepartitionToWide<FourTag> pairs;
+  const auto a = hn::BitCast(pairs, hn::InterleaveLower(d, rows[0], rows[1]));  // columns 0 and 1 of rows 0 and 1
+  const auto b = hn::BitCast(pairs, hn::InterleaveLower(d, rows[2], rows[3]));
+  const auto e = hn::BitCast(pairs, hn::InterleaveUpper(d, rows[0], rows[1]));  // columns 2 and 3
+  const auto f = hn::BitCast(pairs, hn::InterleaveUpper(d, rows[2], rows[3]));
+  rows[0] = hn::BitCast(d, hn::InterleaveLower(pairs, a, b));
+  rows[1] = hn::BitCast(d, hn::InterleaveUpper(pairs, a, b));
+  rows[2] = hn::BitCast(d, hn::InterleaveLower(pairs, e, f));
+  rows[3] = hn::BitCast(d, hn::InterleaveUpper(pairs, e, f));
+}
+#endif
+
 // body(d, i) over [first, last): whole vectors, then single lanes.
 template <class Body>
 HWY_INLINE void for_lanes(int64_t first, int64_t last, const Body& body) {
