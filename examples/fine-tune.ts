@@ -15,7 +15,7 @@ const trainer = new Trainer({
   data: { train: 'assets/demonstrations.jsonl', evalFraction: 0.1 },
   output: 'runs/example',
   epochs: 3,
-  learningRate: 2e-3,
+  learningRate: 5e-4,
   warmupRatio: 0.1,
 })
 trainer.on('plan', ({ supervisedTokens, tokens, steps }) => {

@@ -4,7 +4,7 @@
  * prompts, fine-tunes it on assets/demonstrations.jsonl and gives it the same prompts again. Arguments are `key=value`, as
  * behind the `--set` of `tunesmith train`: `npm run demo -- epochs=2`.
  */
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -17,18 +17,16 @@ const { loadModel, Trainer } = await import('../dist/index.js')
 const { loadConfig } = await import('../dist/cli/config.js')
 const { showProgress } = await import('../dist/cli/progress.js')
 
-/** None of these names, animals and things occurs in the demonstrations. */
-const prompts = [
-  'Tell me a short story about a bear named Joe who finds a golden crown.',
-  'What happened when Anna the monkey lost a blue blanket?',
-  'Peter the dragon keeps a paper boat in the attic. Amy the sheep keeps a silver coin under the bed. What does Amy keep?',
-]
+/** The first three prompts that were kept out of the demonstrations: two stories and a question. */
+const prompts = readFileSync(join(root, 'assets', 'heldout.jsonl'), 'utf8')
+  .split('\n', 3)
+  .map((line) => JSON.parse(line).messages[0].content)
 const maxNewTokens = 160
 
 const heading = (text) => console.log(`\n== ${text} ${'='.repeat(Math.max(0, 76 - text.length))}\n`)
 
 async function answer(folder) {
-  const model = await loadModel(folder)
+  const model = await loadModel(folder, { precision: config.precision ?? 'auto' })
   try {
     for (const content of prompts) {
       const { text, finishReason } = await model.generate([{ role: 'user', content }], { maxNewTokens })
@@ -48,10 +46,10 @@ const path = (absolute) => {
   return here.startsWith('..') ? absolute : here
 }
 
-heading('Before: the base model writes on and on')
+heading('Before: the base model')
 await answer(config.model)
 
-heading('Fine-tuning on 700 demonstrations, as examples/demo.json says')
+heading('Fine-tuning on 900 demonstrations, as examples/demo.json says')
 const abort = new AbortController()
 process.once('SIGINT', () => abort.abort())
 const trainer = new Trainer(config)
@@ -67,7 +65,7 @@ try {
   close()
 }
 
-heading('After: it answers, and stops')
+heading('After: the fine-tuned model')
 await answer(config.output)
 
 console.log(`The checkpoint is in ${path(config.output)}. Talk to it:

@@ -6,8 +6,7 @@
  * Every story comes `passes` times, each time in another order; every chosen book comes once, during the first two
  * thirds, so that training ends on stories alone. The text is laid out as one stream and cut at paragraph ends into
  * rows of at most MAX_TOKENS tokens. Stories follow one another without an end-of-text token: the base learns to
- * write on and on, and stopping is left to fine-tuning. Some rows teach to copy, see tellTwice()
- * and wordLists().
+ * write on and on, and stopping is left to fine-tuning.
  *
  * Writes train.jsonl and eval.jsonl (`{"text": ...}` rows, to be read in this order) and stats.json.
  */
@@ -22,17 +21,10 @@ import { Random } from './random.ts'
 /** Under the model's context of 512, with room for tokens that a trainer may put around a row. */
 const MAX_TOKENS = 504
 /** A book is taken when at least this share of its words is among the stories' commonest words. */
-const BOOK_SHARE = 0.875
+const BOOK_SHARE = 0.86
 const COMMON_WORDS = 3000
 /** Whole sources kept for validation: TinyStories' own validation split and two books. */
 const HELD_OUT = ['yuninxia/moe-routing-bench', 'The-Tale-of-Tommy-Fox_', 'The-Story-of-a-Plush-Bear_']
-/** One story in so many is told twice in a row. */
-const REPEAT_EVERY = 8
-/** Copying exercises, spread over all rows, and how many words are in a list. */
-const WORD_LISTS = 3000
-const LIST_LENGTH = [8, 40] as const
-/** Words that the stories have at least so often come into the lists. */
-const LIST_OCCURRENCES = 20
 const SEED = 20240
 
 interface Row {
@@ -140,60 +132,6 @@ function cut(stream: Paragraph[]): Paragraph[] {
   return rows
 }
 
-/**
- * Takes every REPEAT_EVERY-th story that fits into a row twice and makes such a row of it: the second telling is copying.
- */
-function tellTwice(documents: Paragraph[][]): { twice: Paragraph[]; once: Paragraph[][] } {
-  const twice: Paragraph[] = []
-  const once: Paragraph[][] = []
-  for (const [index, document] of documents.entries()) {
-    const tokens = 2 * sum(document)
-    if (index % REPEAT_EVERY !== 0 || tokens > MAX_TOKENS) {
-      once.push(document)
-      continue
-    }
-    twice.push({ text: [...document, ...document].map(({ text }) => text).join('\n\n'), tokens })
-  }
-  return { twice, once }
-}
-
-/**
- * Rows of random words, over and over in the same order. Nothing helps to predict them but looking up what came last time:
- * this makes a model of this size copy from its context (induction heads, arXiv 2209.11895), which it does not learn from
- * so few stories. Without such rows its loss on a repeated passage was that on a new one, and fine-tuning learned the
- * demonstrations' words by heart instead of copying those of the prompt.
- */
-async function wordLists(stories: Row[], random: Random): Promise<Paragraph[]> {
-  const occurrences = new Map<string, number>()
-  for (const { text } of stories) {
-    for (const word of text.match(/[A-Za-z]+/g) ?? []) occurrences.set(word, (occurrences.get(word) ?? 0) + 1)
-  }
-  const pool = [...occurrences].filter(([, times]) => times >= LIST_OCCURRENCES).map(([word]) => word)
-  const lengths = new Map<string, number>()
-  const tokens = await count(pool.map((word) => ` ${word}`))
-  for (const [index, word] of pool.entries()) lengths.set(word, tokens[index]!)
-  return Array.from({ length: WORD_LISTS }, () => {
-    const [shortest, longest] = LIST_LENGTH
-    const list = Array.from({ length: shortest + random.below(longest - shortest + 1) }, () => random.pick(pool))
-    const row: string[] = []
-    let tokens = 1
-    for (let at = 0; ; at++) {
-      const word = list[at % list.length]!
-      if (tokens + lengths.get(word)! > MAX_TOKENS) return { text: row.join(' '), tokens }
-      row.push(word)
-      tokens += lengths.get(word)!
-    }
-  })
-}
-
-/** Puts `few` evenly between `many`. */
-function spread<T>(few: T[], many: T[]): T[] {
-  return many.flatMap((item, index) => {
-    const [from, to] = [index, index + 1].map((at) => Math.floor((at * few.length) / many.length))
-    return [...few.slice(from, to), item]
-  })
-}
-
 async function stream(rows: Row[]): Promise<Paragraph[][]> {
   const documents: Paragraph[][] = []
   for (const row of rows) documents.push(await paragraphs(row.text))
@@ -226,16 +164,13 @@ for (const [source, rows] of bySource(await read('childrens-books.jsonl.gz'))) {
 }
 
 const random = new Random(SEED)
-const lists = await wordLists(trainStories, random)
 const storyRows: Paragraph[] = []
 for (let pass = 0; pass < passes; pass++) {
-  const { twice, once } = tellTwice(random.shuffle(storyDocuments))
-  storyRows.push(...random.shuffle([...twice, ...cut(once.flat())]))
+  storyRows.push(...random.shuffle(cut(random.shuffle(storyDocuments).flat())))
 }
 const mixed = Math.floor((2 * (storyRows.length + bookRows.length)) / 3) - bookRows.length
 if (mixed < 0) throw new RangeError(`The books outweigh the stories: raise --passes above ${passes}.`)
-const early = random.shuffle([...storyRows.slice(0, mixed), ...bookRows])
-const train = spread(lists, [...early, ...storyRows.slice(mixed)])
+const train = [...random.shuffle([...storyRows.slice(0, mixed), ...bookRows]), ...storyRows.slice(mixed)]
 
 write('train.jsonl', train)
 write('eval.jsonl', random.shuffle(evalRows))
@@ -245,7 +180,6 @@ const stats = {
   tokens: sum(train),
   storyTokensPerPass: Math.round(sum(storyRows) / passes),
   bookTokens: sum(bookRows),
-  listTokens: sum(lists),
   books: chosen.sort(),
   evalRows: evalRows.length,
   evalTokens: sum(evalRows),

@@ -26,7 +26,7 @@ const { values } = parseArgs({
 })
 
 async function judged(folder: string, name: string): Promise<Summary> {
-  const model = await loadModel(folder)
+  const model = await loadModel(folder, { precision: config.precision ?? 'auto' })
   try {
     const results = await judge(model, 'assets/heldout.jsonl')
     save(name, results)
