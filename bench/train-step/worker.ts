@@ -68,7 +68,7 @@ async function obey(command: Command): Promise<object> {
     }
     case 'check': {
       const loss = await accumulate()
-      // A step of rate 0 without decay: the norm it reports, and nothing applied.
+      // A step of rate 0 without decay, for the norm it reports: parameters stay, only the moments take it in.
       const { gradNorm } = await engine.optimizerStep({ ...optimizerStep, learningRate: 0, weightDecay: 0, step: 1 })
       return { loss, gradNorm }
     }
