@@ -56,3 +56,9 @@ export class TunesmithError extends Error {
     this.code = code
   }
 }
+
+/** Something worth knowing that stops nothing. `code` is stable and starts with `WARN_`. */
+export interface Warning {
+  code: string
+  message: string
+}

@@ -1,6 +1,6 @@
 /** Tunesmith: supervised fine-tuning of causal language models. */
 export type { Conversation, Message, ToolCall } from './data/conversation.ts'
-export { TunesmithError } from './errors.ts'
+export { TunesmithError, type Warning } from './errors.ts'
 export {
   type Completion,
   type GenerateOptions,
@@ -21,7 +21,6 @@ export type {
   StepEvent,
   TrainerEvents,
   TrainingPlan,
-  WarningEvent,
 } from './trainer/events.ts'
 export type { TrainerOptions } from './trainer/options.ts'
 export { type FitOptions, Trainer } from './trainer/trainer.ts'

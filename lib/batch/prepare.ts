@@ -12,10 +12,10 @@ import { type TrainOn, type WeightedText, weighTokens, weightedConversation, wei
 import { type BadRowPolicy, BadRows, EXAMPLES } from '../data/bad-rows.ts'
 import type { Example, Source } from '../data/conversation.ts'
 import { type DataEntry, resolveFiles } from '../data/paths.ts'
-import { type DataWarning, isConversation, type ReadReport, type Row, readRows } from '../data/read.ts'
+import { isConversation, type ReadReport, type Row, readRows } from '../data/read.ts'
 import { RowProblem } from '../data/rows.ts'
 import { splitForEvaluation, splitKey } from '../data/split.ts'
-import { TunesmithError } from '../errors.ts'
+import { TunesmithError, type Warning } from '../errors.ts'
 import { countSupervised, ExamplePool, type ExampleSet, exampleSet, place } from './example-set.ts'
 
 /** The options of a run that concern its data; ResolvedOptions with a `maxLength` is one. */
@@ -58,7 +58,7 @@ export interface Prepared {
   template?: ChatTemplate
   counts: PrepareCounts
   /** For `warning` events. */
-  warnings: DataWarning[]
+  warnings: Warning[]
 }
 
 /** `rows = used + evaluated + Σ dropped[].count`, over both sides. */
@@ -125,7 +125,7 @@ class Preparation {
   readonly #report: ReadReport
   readonly #tooLong = new Dropped()
   readonly #unsupervised = new Dropped()
-  readonly #warnings: DataWarning[] = []
+  readonly #warnings: Warning[] = []
   #template: ChatTemplate | undefined
   #droppedTokens = 0
   #droppedSupervisedTokens = 0

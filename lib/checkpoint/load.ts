@@ -1,8 +1,8 @@
 /** Loading a checkpoint's parameters into an engine, chunk by chunk; types are converted natively. */
-import { TunesmithError } from '../errors.ts'
+import { TunesmithError, type Warning } from '../errors.ts'
 import type { NativeEngine } from '../native/addon.ts'
 import type { ParameterSource } from './families/family.ts'
-import { type Checkpoint, type CheckpointWarning, some } from './open.ts'
+import { type Checkpoint, some } from './open.ts'
 import { defaultChunkBytes, type StoredTensor, streamTensor, withFile } from './safetensors.ts'
 import { elementsOf, sizeOf, storageTypeOf } from './safetensors-header.ts'
 
@@ -24,7 +24,7 @@ export async function loadParameters(
   checkpoint: Checkpoint,
   engine: Pick<NativeEngine, 'parameters' | 'write' | 'commit'>,
   options: LoadOptions = {},
-): Promise<CheckpointWarning[]> {
+): Promise<Warning[]> {
   const { chunkBytes = defaultChunkBytes, signal, onProgress } = options
   const sources = checkpoint.family.parameters(checkpoint.spec)
   checkParameters(engine, sources)
@@ -54,7 +54,7 @@ export async function loadParameters(
 }
 
 /** A tied model's file may repeat the embedding as its head. Transformers ignores it then; so do we, but not blindly. */
-async function compareTiedHead(checkpoint: Checkpoint, chunkBytes: number): Promise<CheckpointWarning[]> {
+async function compareTiedHead(checkpoint: Checkpoint, chunkBytes: number): Promise<Warning[]> {
   const { family, spec, tensors, folder } = checkpoint
   const head = tensors.tensors.get(family.headTensor)
   const embedding = tensors.tensors.get(family.embeddingTensor)

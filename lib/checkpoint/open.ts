@@ -4,7 +4,7 @@
  */
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
-import { TunesmithError } from '../errors.ts'
+import { TunesmithError, type Warning } from '../errors.ts'
 import type { DecoderSpec, StorageType } from '../native/addon.ts'
 import type { ModelFamily, ParameterSource } from './families/family.ts'
 import { readConfig } from './families/index.ts'
@@ -12,12 +12,6 @@ import { describe, type JsonObject, RawObject } from './json.ts'
 import { interruptedSave } from './publish.ts'
 import { isFile, openTensors, type StoredTensor, type TensorStore } from './safetensors.ts'
 import { storageTypeOf } from './safetensors-header.ts'
-
-/** Something the user should know that stops nothing; `code` is `WARN_...`. */
-export interface CheckpointWarning {
-  code: string
-  message: string
-}
 
 /** A JSON file of a model folder: parsed, and with each field's own text for writing it again. */
 export interface JsonFile {
@@ -35,7 +29,7 @@ export interface ModelDescription {
   generationConfig: JsonFile | undefined
   /** The dtype of (most of) the weights; of a config without weights what it says, else float32. */
   sourceDtype: StorageType
-  warnings: CheckpointWarning[]
+  warnings: Warning[]
 }
 
 /** A folder whose weights have been found and checked, but not read. */
@@ -193,7 +187,7 @@ function checkTensors(
 }
 
 /** The type that holds most elements: what the model is exported in again. */
-function commonDtype(tensors: readonly StoredTensor[]): { sourceDtype: StorageType; mixed: CheckpointWarning[] } {
+function commonDtype(tensors: readonly StoredTensor[]): { sourceDtype: StorageType; mixed: Warning[] } {
   const elements = new Map<string, number>()
   for (const tensor of tensors) elements.set(tensor.dtype, (elements.get(tensor.dtype) ?? 0) + tensor.elements)
   const [dtype] = [...elements].sort((a, b) => b[1] - a[1])[0]!
@@ -210,7 +204,7 @@ function unusedTensors(
   sources: readonly ParameterSource[],
   { family, spec }: ModelDescription,
   folder: string,
-): CheckpointWarning[] {
+): Warning[] {
   const used = new Set(sources.map(({ tensor }) => tensor))
   const unused = [...store.tensors.keys()].filter(
     (name) =>

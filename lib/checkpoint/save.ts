@@ -5,11 +5,11 @@
  */
 import { writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
-import { TunesmithError } from '../errors.ts'
+import { TunesmithError, type Warning } from '../errors.ts'
 import type { DecoderSpec, NativeEngine, StorageType } from '../native/addon.ts'
 import type { ModelFamily } from './families/family.ts'
 import { RawObject } from './json.ts'
-import { type CheckpointWarning, type ModelDescription, openCheckpoint } from './open.ts'
+import { type ModelDescription, openCheckpoint } from './open.ts'
 import { publish, refuseSource } from './publish.ts'
 import { elementsOf, sizeOf } from './safetensors-header.ts'
 import { writeTensors } from './safetensors-writer.ts'
@@ -38,7 +38,7 @@ export interface SaveOptions {
 export interface SaveResult {
   /** Absolute. */
   folder: string
-  warnings: CheckpointWarning[]
+  warnings: Warning[]
 }
 
 /**
@@ -53,7 +53,7 @@ export async function saveCheckpoint(options: SaveOptions): Promise<SaveResult> 
   await refuseSource(folder, model.folder)
   const ids = await tokenIds(options)
   const dtype = options.dtype ?? model.sourceDtype
-  const warnings: CheckpointWarning[] = []
+  const warnings: Warning[] = []
   await publish(folder, async (staging) => {
     await writeTensors(staging, parameterSources(options, dtype), options)
     warnings.push(...(await copyTokenizer(tokenizerFolder, staging, options.chatTemplate)))

@@ -4,9 +4,8 @@
  */
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { TunesmithError } from '../errors.ts'
+import { TunesmithError, type Warning } from '../errors.ts'
 import { isObject, RawObject } from './json.ts'
-import type { CheckpointWarning } from './open.ts'
 import { isFile } from './safetensors.ts'
 
 const templateFile = 'chat_template.jinja'
@@ -37,7 +36,7 @@ export async function copyTokenizer(
   source: string,
   target: string,
   chatTemplate: string | undefined,
-): Promise<CheckpointWarning[]> {
+): Promise<Warning[]> {
   if (!(await isFile(join(source, 'tokenizer.json')))) {
     throw new TunesmithError('ERR_TOKENIZER_NOT_FOUND', `${source} has no tokenizer.json to go with the checkpoint.`)
   }

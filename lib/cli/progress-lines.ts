@@ -1,5 +1,6 @@
 /** Progress for pipes: readable lines, or JSON. Warnings go to stderr in both, in JSON also among the events. */
-import type { EvalEvent, FitResult, StepEvent, TrainerEmitter, TrainingPlan, WarningEvent } from '../trainer/events.ts'
+import type { Warning } from '../errors.ts'
+import type { EvalEvent, FitResult, StepEvent, TrainerEmitter, TrainingPlan } from '../trainer/events.ts'
 import type { Streams } from './command.ts'
 import { count, duration, percent, plural } from './format.ts'
 import type { Close } from './progress.ts'
@@ -66,7 +67,7 @@ export function evalLine({ step, loss, perplexity, tokenAccuracy }: EvalEvent): 
   return `eval at step ${step}  loss ${loss.toFixed(4)}  perplexity ${perplexity.toPrecision(4)}  accuracy ${accuracy}`
 }
 
-export function warningLine({ code, message }: WarningEvent): string {
+export function warningLine({ code, message }: Warning): string {
   return `warning: ${message} [${code}]`
 }
 

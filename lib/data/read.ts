@@ -1,5 +1,5 @@
 /** The rows of data files, validated, in batches. Files of any size stream; the layout is told from the first row. */
-import { TunesmithError } from '../errors.ts'
+import { TunesmithError, type Warning } from '../errors.ts'
 import { type BadRows, EXAMPLES } from './bad-rows.ts'
 import type { Conversation, TextRow } from './conversation.ts'
 import { findJsonError } from './json-error.ts'
@@ -13,18 +13,12 @@ export function isConversation(row: Row): row is Conversation {
   return 'messages' in row
 }
 
-/** Something about the data that the user should know and that stops nothing; `code` is `WARN_...`. */
-export interface DataWarning {
-  code: string
-  message: string
-}
-
 /** What reading found, filled while it goes. */
 export interface ReadReport {
   /** Rows that are not blank, bad ones included. */
   rows: number
   bad: BadRows
-  warnings: DataWarning[]
+  warnings: Warning[]
 }
 
 const REFUSED: Record<Exclude<DetectedFormat, 'messages' | 'text'>, string> = {

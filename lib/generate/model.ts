@@ -5,12 +5,11 @@ import { Tokenizer } from '../chat/tokenizer.ts'
 import { loadParameters } from '../checkpoint/load.ts'
 import { type Checkpoint, checkVocabulary, openCheckpoint } from '../checkpoint/open.ts'
 import type { Message } from '../data/conversation.ts'
-import { TunesmithError } from '../errors.ts'
+import { TunesmithError, type Warning } from '../errors.ts'
 import type { BackendName, NativeEngine } from '../native/addon.ts'
 import { asTunesmithError } from '../native/error.ts'
 import { addon } from '../native/load.ts'
 import { chooseDevice, type Device } from '../trainer/device.ts'
-import type { WarningEvent } from '../trainer/events.ts'
 import { type SamplingOptions, sampleToken } from './sampling.ts'
 import { TextStream } from './text-stream.ts'
 
@@ -57,7 +56,7 @@ export class Model {
   readonly template: ChatTemplate
   readonly maxContext: number
   /** What should be known about the checkpoint, its template or the device. */
-  readonly warnings: readonly WarningEvent[]
+  readonly warnings: readonly Warning[]
   readonly #engine: NativeEngine
   #busy = false
 

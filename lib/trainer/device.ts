@@ -1,13 +1,12 @@
 /** Which backend a run computes on, and in which precision. */
-import { TunesmithError } from '../errors.ts'
+import { TunesmithError, type Warning } from '../errors.ts'
 import type { Addon, BackendName, BackendStatus, ComputeType } from '../native/addon.ts'
-import type { WarningEvent } from './events.ts'
 
 export interface Device {
   backend: BackendName
   compute: ComputeType
   threads: number
-  warnings: WarningEvent[]
+  warnings: Warning[]
 }
 
 export interface DeviceChoice {
@@ -27,7 +26,7 @@ const preference: readonly BackendName[] = ['cuda', 'cpu', 'reference']
  */
 export function chooseDevice(addon: Pick<Addon, 'backends'>, choice: DeviceChoice): Device {
   const found = new Map(addon.backends().map((status) => [status.name, status]))
-  const warnings: WarningEvent[] = []
+  const warnings: Warning[] = []
   const name = choice.device === 'auto' ? firstAvailable(found, warnings) : choice.device
   const status = found.get(name)
   if (!status?.available) {
@@ -48,7 +47,7 @@ export function chooseDevice(addon: Pick<Addon, 'backends'>, choice: DeviceChoic
   return { backend: name, compute, threads: choice.threads || (status.threads ?? 1), warnings }
 }
 
-function firstAvailable(found: Map<BackendName, BackendStatus>, warnings: WarningEvent[]): BackendName {
+function firstAvailable(found: Map<BackendName, BackendStatus>, warnings: Warning[]): BackendName {
   const name = preference.find((candidate) => found.get(candidate)?.available) ?? 'reference'
   if (name === 'reference') {
     warnings.push({

@@ -1,6 +1,8 @@
 /** What a Trainer tells while it works, and what plan() and fit() return. Tokens are counted, times are in seconds. */
+
 import { EventEmitter } from 'node:events'
 import type TypedEmitter from 'typed-emitter'
+import type { Warning } from '../errors.ts'
 import type { BackendName, ComputeType, MemoryPlan } from '../native/addon.ts'
 
 /** What a run will do, known before its first step. */
@@ -119,12 +121,6 @@ export interface CheckpointEvent {
   step: number
 }
 
-export interface WarningEvent {
-  /** `WARN_...` */
-  code: string
-  message: string
-}
-
 export interface FitResult {
   /** Absolute folder of the final checkpoint. */
   output: string
@@ -150,7 +146,7 @@ export type TrainerEvents = {
   step: (event: StepEvent) => void
   eval: (event: EvalEvent) => void
   checkpoint: (event: CheckpointEvent) => void
-  warning: (event: WarningEvent) => void
+  warning: (event: Warning) => void
   end: (result: FitResult) => void
 }
 

@@ -13,12 +13,12 @@ import {
 } from '../checkpoint/open.ts'
 import { checkOutput } from '../checkpoint/publish.ts'
 import { checkpointBytes } from '../checkpoint/save.ts'
-import { TunesmithError } from '../errors.ts'
+import { TunesmithError, type Warning } from '../errors.ts'
 import type { EngineOptions, StorageType } from '../native/addon.ts'
 import { addon } from '../native/load.ts'
 import { courseLength } from './course.ts'
 import { chooseDevice, type Device } from './device.ts'
-import type { DataCounts, PrepareEvent, TrainingPlan, WarningEvent } from './events.ts'
+import type { DataCounts, PrepareEvent, TrainingPlan } from './events.ts'
 import type { ResolvedOptions } from './options.ts'
 import { type Schedule, warmupStepsOf } from './schedule.ts'
 
@@ -43,7 +43,7 @@ export interface Setup {
 
 /** Where what happens meanwhile is told. */
 export interface Report {
-  warning(event: WarningEvent): void
+  warning(event: Warning): void
   prepare(event: PrepareEvent): void
 }
 
@@ -81,6 +81,7 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
     learningRate: options.learningRate,
     minLearningRate: options.minLearningRate,
   }
+  if (schedule.warmupSteps >= schedule.totalSteps) report.warning(onlyWarmup(schedule))
   const parameters = model.family.parameters(model.spec).reduce((sum, { shape }) => sum + product(shape), 0)
   const longest = data.train.examples[data.train.longest]!
   const plan: TrainingPlan = {
@@ -133,6 +134,17 @@ async function findModel({
     return { model: checkpoint, checkpoint }
   }
   return { model: await describeModel(model.config), checkpoint: undefined }
+}
+
+function onlyWarmup({ totalSteps, warmupSteps, learningRate }: Schedule): Warning {
+  const run = totalSteps === 1 ? 'The only step of this run is warmup: its' : `All ${totalSteps} steps are warmup: the`
+  const highest = totalSteps === 1 ? 0 : (learningRate * (totalSteps - 1)) / warmupSteps
+  return {
+    code: 'WARN_ONLY_WARMUP',
+    message:
+      `${run} learning rate ${totalSteps === 1 ? 'is' : 'reaches'} ${highest} instead of ${learningRate}. ` +
+      'Set warmupSteps to 0, or train for more steps.',
+  }
 }
 
 function maxLengthOf({ maxLength }: ResolvedOptions, { spec }: ModelDescription): number {

@@ -1,25 +1,29 @@
-// Conversion between the types parameters are stored in and the type they are kept in.
+// Code per float type, and conversion between the types parameters are stored in and the type they are kept in.
 #pragma once
 
 #include <cstring>
+#include <string>
 
 #include "core/dtype.h"
+#include "core/error.h"
 #include "core/float16.h"
 
 namespace tunesmith {
 
-// Calls `use` with a value of the C++ type that stands for a float dtype.
+// Calls `use` with a value of the C++ type that stands for a float dtype, and returns what it returns.
 template <class Use>
-void with_float_type(DType type, Use use) {
+auto with_float_type(DType type, const Use& use) {
   switch (type) {
     case DType::kFloat64:
       return use(double());
+    case DType::kFloat32:
+      return use(float());
     case DType::kBFloat16:
       return use(BFloat16());
     case DType::kFloat16:
       return use(Float16());
     default:
-      return use(float());
+      throw CodedError("ERR_UNSUPPORTED_DTYPE", std::string(name_of(type)) + " is not a float type");
   }
 }
 

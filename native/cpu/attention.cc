@@ -169,7 +169,7 @@ void CpuBackend::attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, T
   const AttentionTensors tensors{q, k, v, out, lse, {}, {}, {}, {}, &batch, shape};
   const bool pairs = use_pairs(q.dtype);
   const int64_t room = forward_workspace(shape.head_dim);
-  matmuls_->forget_gradient_weights();
+  matmuls_->forget_held_weights();
   float* workspace = reinterpret_cast<float*>(scratch_.reserve(size_t(threads_ * room) * sizeof(float)).data);
   const std::vector<Block> blocks = forward_blocks(tensors);
   int64_t work = 0;
@@ -196,7 +196,7 @@ void CpuBackend::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout
   const int64_t sums = longest * padded_head(shape.head_dim);  // floats of dk or dv of one part
   const int64_t kept = parts == 1 ? threads_ : parts * int64_t(heads.size());
   const int64_t room = backward_workspace(shape.head_dim);
-  matmuls_->forget_gradient_weights();
+  matmuls_->forget_held_weights();
   float* workspace =
       reinterpret_cast<float*>(scratch_.reserve(size_t(threads_ * room + 2 * sums * kept) * sizeof(float)).data);
   float* all_sums = workspace + threads_ * room;

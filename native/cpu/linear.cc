@@ -1,7 +1,7 @@
-// Linear layers on oneDNN. bfloat16 weights are packed once per optimizer step for the forward pass (the persistent
-// copy), and from the float32 master on the fly for the input gradient: that costs one read of the master, while a
-// second copy would cost 2 bytes per parameter. For the weight gradient both operands are brought into the order of
-// oneDNN's liking first, which it does more slowly itself. float32 matmuls read everything where it lies.
+// Linear layers on oneDNN. bfloat16 weights are packed once after loading for inference. In training they are packed from
+// the float32 master on the fly, for the forward pass and for the input gradient: that costs one read of the master each,
+// while copies that stay would cost 2 bytes per parameter each. For the weight gradient both operands are brought into
+// the order of oneDNN's liking first, which it does more slowly itself. float32 matmuls read everything where it lies.
 #include <algorithm>
 
 #include "cpu/cpu.h"
@@ -74,8 +74,8 @@ size_t CpuBackend::weight_gradient_room(int64_t rows, const Tensor& x) const {
          round_to_scratch(size_t(rows * x.rows) * sizeof(BFloat16));
 }
 
-size_t CpuBackend::linear_prepared_bytes(int64_t n, int64_t k, DType compute, bool) const {
-  return compute == DType::kBFloat16 ? matmuls_->packed_weights(k, n).bytes : 0;
+size_t CpuBackend::linear_prepared_bytes(int64_t n, int64_t k, DType compute, bool training) const {
+  return compute == DType::kBFloat16 && !training ? matmuls_->packed_weights(k, n).bytes : 0;
 }
 
 size_t CpuBackend::linear_scratch_bytes(int64_t max_rows, int64_t n, int64_t k, DType compute, bool training) const {
@@ -101,19 +101,21 @@ size_t CpuBackend::linear_scratch_bytes(int64_t max_rows, int64_t n, int64_t k, 
     }
     if (rows >= max_rows) break;
   }
-  // The packed weights of an input gradient stay while weight gradients are computed (see Matmuls::gradient_weights).
-  if (packs) most += round_to_scratch(matmuls_->packed_weights(n, k).bytes);
+  // The packed weights of an input gradient stay while weight gradients are computed (see Matmuls::hold_weights).
+  if (packs) {
+    most += round_to_scratch(std::max(matmuls_->packed_weights(k, n).bytes, matmuls_->packed_weights(n, k).bytes));
+  }
   return scratch_bytes_[key] = most;
 }
 
 void CpuBackend::set_scratch(void* memory, size_t bytes) {
-  matmuls_->forget_gradient_weights();
+  matmuls_->forget_held_weights();
   scratch_.set(memory, bytes);
 }
 
-void CpuBackend::linear_prepare(const LinearWeight& weight, bool) {
-  matmuls_->forget_gradient_weights();
-  if (weight.compute != DType::kBFloat16) return;
+void CpuBackend::linear_prepare(const LinearWeight& weight, bool training) {
+  matmuls_->forget_held_weights();
+  if (weight.compute != DType::kBFloat16 || training) return;
   const Tensor& w = weight.master;
   matmuls_->pack(weight.prepared, w.as<float>(), w.cols, w.rows, 1, w.stride);
 }
@@ -121,16 +123,19 @@ void CpuBackend::linear_prepare(const LinearWeight& weight, bool) {
 void CpuBackend::linear_forward(Tensor y, Tensor x, const LinearWeight& weight, Tensor bias) {
   if (x.rows == 0) return;
   const Tensor& w = weight.master;
-  const void* operand = weight.compute == DType::kBFloat16 ? weight.prepared : w.data;
-  matmuls_->run(forward_problem(y, x, w.rows, w.cols, bool(bias)), y.data, x.data, operand,
-                bias ? bias.as<float>() : nullptr);
+  const MatmulProblem problem = forward_problem(y, x, w.rows, w.cols, bool(bias));
+  const void* operand = w.data;
+  if (problem.packed_weights) {
+    operand = weight.prepared ? weight.prepared : matmuls_->hold_weights(problem, w.as<float>());
+  }
+  matmuls_->run(problem, y.data, x.data, operand, bias ? bias.as<float>() : nullptr);
 }
 
 void CpuBackend::linear_backward_input(Tensor dx, Tensor dy, const LinearWeight& weight, bool accumulate) {
   if (dy.rows == 0) return;
   const Tensor& w = weight.master;
   const MatmulProblem problem = input_gradient_problem(dx, dy, w.rows, w.cols, accumulate);
-  const void* operand = problem.packed_weights ? matmuls_->gradient_weights(problem, w.as<float>()) : w.data;
+  const void* operand = problem.packed_weights ? matmuls_->hold_weights(problem, w.as<float>()) : w.data;
   matmuls_->run(problem, dx.data, dy.data, operand, nullptr);
 }
 

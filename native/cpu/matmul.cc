@@ -132,23 +132,27 @@ size_t Matmuls::scratch_bytes(const MatmulProblem& problem) {
   return round_to_scratch(describe(densify(problem).problem).scratchpad_desc().get_size());
 }
 
-size_t Matmuls::held_bytes() const { return held_ ? round_to_scratch(layouts_.at({held_k_, held_n_}).bytes) : 0; }
+size_t Matmuls::held_bytes() const { 
+  return held_.master ? round_to_scratch(layouts_.at({held_.k, held_.n}).bytes) : 0;
+ }
 
 Scratch::Block Matmuls::reserve(size_t bytes) {
   const Scratch::Block block = scratch_.reserve(bytes);
-  if (scratch_.generation() != held_generation_) forget_gradient_weights();
+  if (scratch_.generation() != held_.generation) forget_held_weights();
   return block;
 }
 
-const void* Matmuls::gradient_weights(const MatmulProblem& p, const float* master) {
+const void* Matmuls::hold_weights(const MatmulProblem& p, const float* master) {
   // Scratch holds the weights at its front; everything else lies at its back.
   const Dense dense = densify(p);
   const Scratch::Block block = reserve(round_to_scratch(packed_weights(p.k, p.n).bytes) + dense.src_bytes +
                                        dense.dst_bytes + entry(dense.problem).scratch_bytes);
-  if (held_ == master && held_k_ == p.k && held_n_ == p.n && held_at_ == block.data) return held_at_;
-  pack(block.data, master, p.k, p.n, p.weights_strides[0], p.weights_strides[1]);
-  held_ = master, held_k_ = p.k, held_n_ = p.n, held_at_ = block.data, held_generation_ = scratch_.generation();
-  return held_at_;
+  const int64_t k_stride = p.weights_strides[0];
+  const bool known = held_.master == master && held_.k == p.k && held_.n == p.n && held_.k_stride == k_stride;
+  if (known && held_.at == block.data) return held_.at;
+  pack(block.data, master, p.k, p.n, k_stride, p.weights_strides[1]);
+  held_ = {master, p.k, p.n, k_stride, block.data, scratch_.generation()};
+  return held_.at;
 }
 
 Matmuls::Dense Matmuls::densify(const MatmulProblem& p) {
@@ -169,7 +173,7 @@ char* Matmuls::room(const MatmulProblem& problem, size_t bytes) {
   const size_t used = bytes + dense.src_bytes + dense.dst_bytes + entry(dense.problem).scratch_bytes;
   const Scratch::Block block = reserve(used + held_bytes());
   char* room = block.data + block.size - used;
-  if (held_ && block.data == held_at_ && room < held_at_ + held_bytes()) forget_gradient_weights();
+  if (held_.master && block.data == held_.at && room < held_.at + held_bytes()) forget_held_weights();
   return room;
 }
 

@@ -51,13 +51,14 @@ class Matmuls {
   // What run() needs of scratch beside the operands.
   size_t scratch_bytes(const MatmulProblem& problem);
   // bfloat16 weights[k, n] of `problem`, packed from the plain float32 master into scratch. They stay there while
-  // nothing else needs the room, so that the chunks of one large layer share one packing.
-  const void* gradient_weights(const MatmulProblem& problem, const float* master);
-  void forget_gradient_weights() { held_ = nullptr; }
+  // nothing else needs the room, so that the chunks of one large layer share one packing. Whoever changes the master
+  // calls forget_held_weights().
+  const void* hold_weights(const MatmulProblem& problem, const float* master);
+  void forget_held_weights() { held_.master = nullptr; }
   // So many bytes of scratch beside what run(problem) needs, for operands made by the caller.
   char* room(const MatmulProblem& problem, size_t bytes);
 
-  // Operands may lie in scratch: what gradient_weights(problem, ...) or room(problem, ...) has just returned.
+  // Operands may lie in scratch: what hold_weights(problem, ...) or room(problem, ...) has just returned.
   void run(const MatmulProblem& problem, void* dst, const void* src, const void* weights, const float* bias);
 
  private:
@@ -92,11 +93,13 @@ class Matmuls {
   std::map<Key, std::list<Entry>::iterator> index_;
   std::map<std::array<int64_t, 2>, PackedWeights> layouts_;
 
-  // The master whose packed copy lies at held_at_, or null.
-  const float* held_ = nullptr;
-  int64_t held_k_ = 0, held_n_ = 0;
-  char* held_at_ = nullptr;
-  uint64_t held_generation_ = 0;
+  // The packed weights at the front of scratch; none where master is null.
+  struct Held {
+    const float* master = nullptr;
+    int64_t k = 0, n = 0, k_stride = 0;  // k_stride tells W[n, k] from its transpose where k = n
+    char* at = nullptr;
+    uint64_t generation = 0;
+  } held_;
 };
 
 }  // namespace tunesmith::cpu

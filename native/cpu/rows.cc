@@ -2,8 +2,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "core/error.h"
-#include "core/float16.h"
+#include "core/storage.h"
 #include "cpu/cpu.h"
 #include "cpu/parallel.h"
 
@@ -78,31 +77,14 @@ void convert_rows(const Tensor& out, const Tensor& in, int64_t first, int64_t la
     }
 }
 
-// Calls run with a value of the C++ type that `type` names.
-template <class Run>
-auto with_type(DType type, const Run& run) {
-  switch (type) {
-    case DType::kFloat64:
-      return run(double());
-    case DType::kFloat32:
-      return run(float());
-    case DType::kBFloat16:
-      return run(BFloat16());
-    case DType::kFloat16:
-      return run(Float16());
-    default:
-      throw CodedError("ERR_UNSUPPORTED_DTYPE", std::string("cast: ") + name_of(type) + " is not a float type");
-  }
-}
-
 using ConvertRows = void (*)(const Tensor& out, const Tensor& in, int64_t first, int64_t last);
 
 ConvertRows converter(DType to, DType from) {
   if (to == from && to != DType::kInt32) return copy_rows;
   if (to == DType::kFloat32 && from == DType::kBFloat16) return HWY_DYNAMIC_DISPATCH(widen_rows);
   if (to == DType::kBFloat16 && from == DType::kFloat32) return HWY_DYNAMIC_DISPATCH(narrow_rows);
-  return with_type(to, [&](auto out) {
-    return with_type(from, [&](auto in) -> ConvertRows { return convert_rows<decltype(out), decltype(in)>; });
+  return with_float_type(to, [&](auto out) {
+    return with_float_type(from, [&](auto in) -> ConvertRows { return convert_rows<decltype(out), decltype(in)>; });
   });
 }
 

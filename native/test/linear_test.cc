@@ -197,6 +197,12 @@ TEST_CASE("linear: weights in turn, with one scratch") {
     device->linear_backward_weight(dw, narrow, broad, false);
     outputs.push_back(sum(device, "gradient of down", dw.get(), Kind::kWide, 33));
     backward("down' after its gradient", down, narrow, 33, 48);
+
+    // The same bytes mean another matrix in the other direction, and nothing but that tells them apart here.
+    const Weight square(device, random.matrix(40, 40), true);
+    forward("square", square, narrow, 33, 40);
+    backward("square'", square, narrow, 33, 40);
+    forward("square after square'", square, narrow, 33, 40);
     return outputs;
   });
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { EvalEvent, StepEvent, TrainingPlan, WarningEvent } from '../../lib/index.ts'
+import type { EvalEvent, StepEvent, TrainerOptions, TrainingPlan, Warning } from '../../lib/index.ts'
 import { loadModel, Trainer } from '../../lib/index.ts'
 import { scratchFolder, tinyOptions, train, writeConversations } from './runs.ts'
 
@@ -15,7 +15,7 @@ describe('fit', () => {
     const trainer = new Trainer(options)
     const steps: StepEvent[] = []
     const evals: EvalEvent[] = []
-    const warnings: WarningEvent[] = []
+    const warnings: Warning[] = []
     const order: string[] = []
     let plan: TrainingPlan | undefined
     trainer.on('plan', (event) => {
@@ -73,6 +73,20 @@ describe('fit', () => {
     })
     assert.ok(answer.tokens.length > 0)
     model.close()
+  })
+
+  it('warns where the warmup takes every step', async () => {
+    const codes = async (changes: Partial<TrainerOptions>) => {
+      const found: string[] = []
+      const trainer = new Trainer(tinyOptions(scratchFolder(), changes))
+      trainer.on('warning', ({ code, message }) => found.push(`${code} ${message}`))
+      await trainer.plan()
+      return found.filter((warning) => warning.startsWith('WARN_ONLY_WARMUP')).join('\n')
+    }
+    assert.match(await codes({ maxSteps: 1 }), /only step of this run is warmup.* is 0 instead of 0\.01.*warmupSteps to 0/)
+    assert.match(await codes({ maxSteps: 4, warmupSteps: 5 }), /All 4 steps are warmup.* reaches 0\.006 instead of 0\.01/)
+    assert.equal(await codes({ maxSteps: 1, warmupSteps: 0 }), '')
+    assert.equal(await codes({ maxSteps: 2, warmupSteps: 1 }), '')
   })
 
   it('gives the same bits from the same seed, and others from another', async () => {

@@ -3,8 +3,7 @@
 #include <cstring>
 
 #include "backend/reference/ops.h"
-#include "core/error.h"
-#include "core/float16.h"
+#include "core/storage.h"
 
 namespace tunesmith::reference {
 
@@ -43,29 +42,12 @@ Out convert(In value) {
     return Out(value);
 }
 
-// Calls run with a value of the C++ type that `type` names.
-template <class Run>
-void with_type(DType type, Run&& run) {
-  switch (type) {
-    case DType::kFloat64:
-      return run(double());
-    case DType::kFloat32:
-      return run(float());
-    case DType::kBFloat16:
-      return run(BFloat16());
-    case DType::kFloat16:
-      return run(Float16());
-    default:
-      throw CodedError("ERR_UNSUPPORTED_DTYPE", std::string("cast: ") + name_of(type) + " is not a float type");
-  }
-}
-
 }  // namespace
 
 void cast(Tensor out, Tensor in) {
   assert(out.rows == in.rows && out.cols == in.cols);
-  with_type(out.dtype, [&](auto out_type) {
-    with_type(in.dtype, [&](auto in_type) {
+  with_float_type(out.dtype, [&](auto out_type) {
+    with_float_type(in.dtype, [&](auto in_type) {
       using Out = decltype(out_type);
       using In = decltype(in_type);
       for (int64_t r = 0; r < in.rows; ++r)
