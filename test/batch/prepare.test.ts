@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { collate } from '../../lib/batch/collate.ts'
-import { type PrepareOptions, type PrepareProgress, prepare } from '../../lib/batch/prepare.ts'
+import { prepare } from '../../lib/batch/prepare.ts'
+import type { PrepareOptions, PrepareProgress } from '../../lib/batch/prepared.ts'
 import { Tokenizer } from '../../lib/chat/tokenizer.ts'
 import { toyTokenizer } from '../chat/helpers.ts'
 import { exchange, failure, jsonl, temporaryFolder } from '../data/helpers.ts'

@@ -83,8 +83,14 @@ describe('fit', () => {
       await trainer.plan()
       return found.filter((warning) => warning.startsWith('WARN_ONLY_WARMUP')).join('\n')
     }
-    assert.match(await codes({ maxSteps: 1 }), /only step of this run is warmup.* is 0 instead of 0\.01.*warmupSteps to 0/)
-    assert.match(await codes({ maxSteps: 4, warmupSteps: 5 }), /All 4 steps are warmup.* reaches 0\.006 instead of 0\.01/)
+    assert.match(
+      await codes({ maxSteps: 1 }),
+      /only step of this run is warmup.* is 0 instead of 0\.01.*warmupSteps to 0/,
+    )
+    assert.match(
+      await codes({ maxSteps: 4, warmupSteps: 5 }),
+      /All 4 steps are warmup.* reaches 0\.006 instead of 0\.01/,
+    )
     assert.equal(await codes({ maxSteps: 1, warmupSteps: 0 }), '')
     assert.equal(await codes({ maxSteps: 2, warmupSteps: 1 }), '')
   })

@@ -1,0 +1,56 @@
+/** What becomes of a row that is longer than maxLength. */
+import type { WeightedTokens } from '../chat/weights.ts'
+import type { Source } from '../data/conversation.ts'
+import { TunesmithError } from '../errors.ts'
+import { countSupervised, place } from './example-set.ts'
+import type { PrepareOptions } from './prepared.ts'
+import type { Tally } from './tally.ts'
+
+/** Share of rows that may be too long before that is an error rather than a loss. */
+const TOLERATED = 0.05
+
+/**
+ * The pieces of a row as onTooLong leaves them; undefined where it drops the row, which is then counted.
+ *
+ * @throws TunesmithError `ERR_TOO_LONG` under the policy 'error'.
+ */
+export function fitLength(
+  pieces: readonly WeightedTokens[],
+  source: Source,
+  { maxLength, onTooLong }: Pick<PrepareOptions, 'maxLength' | 'onTooLong'>,
+  tally: Tally,
+): readonly WeightedTokens[] | undefined {
+  const longest = Math.max(0, ...pieces.map(({ ids }) => ids.length))
+  if (longest <= maxLength) return pieces
+  if (onTooLong === 'error') {
+    throw new TunesmithError(
+      'ERR_TOO_LONG',
+      `${place(source)} has ${longest} tokens, maxLength is ${maxLength}. Shorten or remove it, raise maxLength up to ` +
+        'the context of the model, or set onTooLong to "drop"',
+    )
+  }
+  tally.tooLong.add(source)
+  for (const { ids, weights } of pieces) {
+    tally.droppedTokens += ids.length
+    tally.droppedSupervisedTokens += countSupervised(weights)
+  }
+  return undefined
+}
+
+/**
+ * Whether what one side lost to its length is still a loss: `tooLong` of its `rows` valid rows, `kept` conversations.
+ *
+ * @throws TunesmithError `ERR_TOO_LONG` where more than 5 % of the rows are too long, or none is left.
+ */
+export function checkTooLong(
+  { tooLong, rows, kept, examples }: { tooLong: number; rows: number; kept: number; examples: readonly string[] },
+  maxLength: number,
+): void {
+  if (tooLong === 0 || (kept > 0 && tooLong <= TOLERATED * rows)) return
+  const share = ((100 * tooLong) / rows).toFixed(1)
+  throw new TunesmithError(
+    'ERR_TOO_LONG',
+    `${tooLong} of ${rows} rows (${share} %) are longer than maxLength (${maxLength} tokens), among them ` +
+      `${examples.join(', ')}. Up to 5 % would be dropped. Shorten them, or raise maxLength up to the context of the model`,
+  )
+}

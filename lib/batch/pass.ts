@@ -1,0 +1,163 @@
+/**
+ * One complete pass over the data: rows stream from the files, are rendered, tokenised and weighed, and end as examples.
+ * Native threads tokenise one batch while the next is rendered.
+ */
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { ChatTemplate } from '../chat/template.ts'
+import type { Tokenizer } from '../chat/tokenizer.ts'
+import { type WeightedText, type WeightedTokens, weighTokens } from '../chat/weights.ts'
+import type { Example, Source } from '../data/conversation.ts'
+import { type DataEntry, resolveFiles } from '../data/paths.ts'
+import { type Row, readRows } from '../data/read.ts'
+import { RowProblem } from '../data/rows.ts'
+import { splitKey } from '../data/split.ts'
+import { TunesmithError } from '../errors.ts'
+import { countSupervised, ExamplePool } from './example-set.ts'
+import { checkTooLong, fitLength } from './length.ts'
+import type { PrepareHooks, PrepareOptions, Side } from './prepared.ts'
+import { RowTexts } from './row-texts.ts'
+import { Tally } from './tally.ts'
+
+/** The conversations of one side. */
+export interface Conversations {
+  /** Examples of each conversation. */
+  pieces: Example[][]
+  /** One per conversation where evalFraction asks for them. */
+  keys: string[]
+}
+
+/** A row on its way: its texts, waiting for their ids. */
+interface Rendered {
+  row: Row
+  texts: WeightedText[]
+}
+
+/** Rows per native batch: enough to occupy every core, few enough for steady progress. */
+const BATCH_ROWS = 256
+/** Rendering gives way to the event loop after so many milliseconds. */
+const TURN_MS = 8
+
+export class Pass {
+  readonly tally: Tally
+  readonly #options: PrepareOptions
+  readonly #tokenizer: Tokenizer
+  readonly #hooks: PrepareHooks
+  readonly #pool = new ExamplePool()
+  readonly #texts: RowTexts
+  /** Of the side that is being read. */
+  #tokens = 0
+
+  constructor(options: PrepareOptions, tokenizer: Tokenizer, hooks: PrepareHooks) {
+    this.#options = options
+    this.#tokenizer = tokenizer
+    this.#hooks = hooks
+    this.tally = new Tally(options)
+    this.#texts = new RowTexts(options, tokenizer, this.tally.warnings)
+  }
+
+  /** The template of the conversations; undefined where none has come. */
+  get template(): ChatTemplate | undefined {
+    return this.#texts.template
+  }
+
+  /**
+   * Reads the files of one side.
+   *
+   * @throws TunesmithError as prepare().
+   */
+  async read(side: Side, entries: readonly DataEntry[]): Promise<Conversations> {
+    const files = await resolveFiles(entries)
+    const done: Conversations = { pieces: [], keys: [] }
+    const { report, tooLong } = this.tally
+    const before = { rows: report.rows, valid: this.tally.validRows, tooLong: tooLong.count }
+    const tellProgress = () => this.#hooks.onProgress?.({ side, rows: report.rows - before.rows, tokens: this.#tokens })
+    this.#tokens = 0
+    let pending: Promise<void> = Promise.resolve()
+    for await (const rows of readRows(files, report)) {
+      for (let start = 0; start < rows.length; start += BATCH_ROWS) {
+        const rendered = await this.#render(rows.slice(start, start + BATCH_ROWS))
+        await pending
+        pending = this.#tokenise(rendered, done)
+        // Awaited above or below; until then, and where reading fails meanwhile, its failure must not go unhandled.
+        pending.catch(() => {})
+        tellProgress()
+      }
+    }
+    await pending
+    tellProgress()
+    checkTooLong(
+      {
+        tooLong: tooLong.count - before.tooLong,
+        rows: this.tally.validRows - before.valid,
+        kept: done.pieces.length,
+        examples: tooLong.examples,
+      },
+      this.#options.maxLength,
+    )
+    if (done.pieces.length === 0 && side === 'eval') {
+      throw new TunesmithError('ERR_NOTHING_SUPERVISED', 'No token of the evaluation data carries loss')
+    }
+    return done
+  }
+
+  /** Validates against template and tokenizer and renders; the slow part on the JavaScript thread. */
+  async #render(rows: readonly Row[]): Promise<Rendered[]> {
+    const rendered: Rendered[] = []
+    let started = performance.now()
+    for (const row of rows) {
+      if (performance.now() - started > TURN_MS) {
+        await nextTurn()
+        this.#hooks.signal?.throwIfAborted()
+        started = performance.now()
+      }
+      await this.#orBad(row.source, async () => {
+        rendered.push({ row, texts: await this.#texts.of(row) })
+      })
+    }
+    this.#hooks.signal?.throwIfAborted()
+    return rendered
+  }
+
+  async #tokenise(rendered: readonly Rendered[], done: Conversations): Promise<void> {
+    const encodings = await this.#tokenizer.encodeBatch(rendered.flatMap(({ texts }) => texts.map(({ text }) => text)))
+    let next = 0
+    for (const { row, texts } of rendered) {
+      const first = next
+      next += texts.length
+      await this.#orBad(row.source, async () => {
+        this.#add(
+          row,
+          texts.map((text, i) => weighTokens(text, encodings[first + i]!, this.#tokenizer)),
+          done,
+        )
+      })
+    }
+  }
+
+  /** The last stage: what of a row becomes examples. */
+  #add(row: Row, weighed: readonly WeightedTokens[], done: Conversations): void {
+    const fitting = fitLength(weighed, row.source, this.#options, this.tally)
+    if (fitting === undefined) return
+    const trained = fitting.filter(({ weights }) => countSupervised(weights) > 0)
+    if (trained.length === 0) {
+      this.tally.unsupervised.add(row.source)
+      return
+    }
+    if (weighed.length > 1) this.tally.split++
+    for (const { straddling } of trained) this.tally.straddling += straddling
+    const pieces = trained.map(({ ids, weights }) => this.#pool.add(ids, weights, row.source))
+    for (const { ids } of pieces) this.#tokens += ids.length
+    done.pieces.push(pieces)
+    if (this.#options.data.evalFraction > 0) done.keys.push(splitKey(row))
+  }
+
+  /** Runs `work`; a problem of the row is counted or thrown as data.onBadRow says. */
+  async #orBad(source: Source, work: () => Promise<void>): Promise<void> {
+    try {
+      await work()
+    } catch (error) {
+      if (!(error instanceof RowProblem)) throw error
+      this.tally.report.bad.add(source, error)
+    }
+  }
+}

@@ -1,0 +1,69 @@
+/** What preparation is told and what it returns: the structures between the options of a run and its training data. */
+import type { HistoryRewrite } from '../chat/spans.ts'
+import type { ChatTemplate } from '../chat/template.ts'
+import type { TrainOn } from '../chat/weights.ts'
+import type { BadRowPolicy } from '../data/bad-rows.ts'
+import type { DataEntry } from '../data/paths.ts'
+import type { Warning } from '../errors.ts'
+import type { ExampleSet } from './example-set.ts'
+
+/** The options of a run that concern its data; ResolvedOptions with a `maxLength` is one. */
+export interface PrepareOptions {
+  data: {
+    train: readonly DataEntry[]
+    eval: readonly DataEntry[]
+    evalFraction: number
+    onBadRow: BadRowPolicy
+  }
+  chatTemplate: string
+  historyRewrite: HistoryRewrite
+  controlTokensInText: 'error' | 'keep'
+  trainOn: TrainOn
+  promptLossWeight: number
+  /** Tokens per conversation. */
+  maxLength: number
+  onTooLong: 'drop' | 'error'
+  seed: number
+}
+
+export interface PrepareHooks {
+  /** Told after each batch of rows. */
+  onProgress?: (progress: PrepareProgress) => void
+  /** Ends the pass with the signal's reason. */
+  signal?: AbortSignal
+}
+
+export type Side = 'train' | 'eval'
+
+export interface PrepareProgress {
+  side: Side
+  /** Rows read so far on this side. */
+  rows: number
+  tokens: number
+}
+
+export interface Prepared {
+  train: ExampleSet
+  eval?: ExampleSet
+  /** Undefined where all rows are plain text. */
+  template?: ChatTemplate
+  counts: PrepareCounts
+  /** For `warning` events. */
+  warnings: Warning[]
+}
+
+/** `rows = used + evaluated + Σ dropped[].count`, over both sides. */
+export interface PrepareCounts {
+  rows: number
+  /** Conversations that train. */
+  used: number
+  evaluated: number
+  dropped: { reason: string; count: number; examples: string[] }[]
+  /** Tokens lost with conversations over maxLength, and those of them that carry loss. */
+  droppedTokens: number
+  droppedSupervisedTokens: number
+  /** Conversations that became several examples because the template rewrites history. */
+  split: number
+  /** Trained turns that share a token with the text around them. */
+  straddling: number
+}

@@ -1,0 +1,66 @@
+/** From a row to the texts that are tokenised, with the loss weights of their characters. */
+import { ControlTokens } from '../chat/control-tokens.ts'
+import { type ChatTemplate, chooseTemplate } from '../chat/template.ts'
+import type { Tokenizer } from '../chat/tokenizer.ts'
+import { type WeightedText, weightedConversation, weightedText } from '../chat/weights.ts'
+import type { Conversation, TextRow } from '../data/conversation.ts'
+import { isConversation, type Row } from '../data/read.ts'
+import { TunesmithError, type Warning } from '../errors.ts'
+import { place } from './example-set.ts'
+import type { PrepareOptions } from './prepared.ts'
+
+export class RowTexts {
+  readonly #options: PrepareOptions
+  readonly #tokenizer: Tokenizer
+  readonly #warnings: Warning[]
+  readonly #controlTokens: ControlTokens | undefined
+  #template: ChatTemplate | undefined
+
+  /** A template that stands in for a missing one is told in `warnings`. */
+  constructor(options: PrepareOptions, tokenizer: Tokenizer, warnings: Warning[]) {
+    this.#options = options
+    this.#tokenizer = tokenizer
+    this.#warnings = warnings
+    this.#controlTokens = options.controlTokensInText === 'error' ? new ControlTokens(tokenizer) : undefined
+  }
+
+  /** Undefined until a conversation has come. */
+  get template(): ChatTemplate | undefined {
+    return this.#template
+  }
+
+  /**
+   * One text, several where the template rewrites history, none where no turn carries loss.
+   *
+   * @throws RowProblem where the row does not fit template or tokenizer, TunesmithError as weightedConversation and
+   * chooseTemplate, `ERR_TRAIN_ON` for a text row without trainOn 'all'.
+   */
+  async of(row: Row): Promise<WeightedText[]> {
+    return isConversation(row) ? await this.#conversation(row) : [this.#text(row)]
+  }
+
+  async #conversation(row: Conversation): Promise<WeightedText[]> {
+    this.#controlTokens?.checkConversation(row.messages, row.tools)
+    this.#template ??= await this.#choose()
+    return weightedConversation(this.#template, row, this.#options)
+  }
+
+  /** The template is chosen at the first conversation: plain text rows need none, nor a model that has one. */
+  async #choose(): Promise<ChatTemplate> {
+    const { template, fallback } = await chooseTemplate(this.#options.chatTemplate, this.#tokenizer)
+    if (fallback !== undefined) this.#warnings.push({ code: 'WARN_TEMPLATE_FALLBACK', message: fallback })
+    return template
+  }
+
+  #text(row: TextRow): WeightedText {
+    if (this.#options.trainOn !== 'all') {
+      throw new TunesmithError(
+        'ERR_TRAIN_ON',
+        `${place(row.source)} is a plain text row, of which every token would carry loss; set trainOn to "all" if that ` +
+          'is meant, or give conversations as "messages"',
+      )
+    }
+    this.#controlTokens?.check(row.text, 'text')
+    return weightedText(row, this.#tokenizer)
+  }
+}

@@ -1,0 +1,81 @@
+/** The counts of a preparation and the warnings they give rise to: nothing is lost without being counted and named. */
+import { BadRows, EXAMPLES } from '../data/bad-rows.ts'
+import type { Source } from '../data/conversation.ts'
+import type { ReadReport } from '../data/read.ts'
+import type { Warning } from '../errors.ts'
+import { place } from './example-set.ts'
+import type { PrepareCounts, PrepareOptions } from './prepared.ts'
+
+/** Rows left out for one reason: how many, and the first few by name. */
+export class Dropped {
+  count = 0
+  readonly examples: string[] = []
+
+  add(source: Source): void {
+    this.count++
+    if (this.examples.length < EXAMPLES) this.examples.push(place(source))
+  }
+
+  get entry(): { count: number; examples: string[] } {
+    return { count: this.count, examples: this.examples }
+  }
+}
+
+/** Filled by every stage of the preparation, over both sides. */
+export class Tally {
+  readonly warnings: Warning[] = []
+  /** What reading finds; its warnings are these. */
+  readonly report: ReadReport
+  readonly tooLong = new Dropped()
+  readonly unsupervised = new Dropped()
+  /** Tokens lost with rows over maxLength, and those of them that carry loss. */
+  droppedTokens = 0
+  droppedSupervisedTokens = 0
+  split = 0
+  straddling = 0
+  readonly #maxLength: number
+
+  constructor({ data, maxLength }: Pick<PrepareOptions, 'data' | 'maxLength'>) {
+    this.report = { rows: 0, bad: new BadRows(data.onBadRow), warnings: this.warnings }
+    this.#maxLength = maxLength
+  }
+
+  /** Rows that were neither blank nor malformed. */
+  get validRows(): number {
+    return this.report.rows - this.report.bad.count
+  }
+
+  counts(used: number, evaluated: number): PrepareCounts {
+    return {
+      rows: this.report.rows,
+      used,
+      evaluated,
+      dropped: this.#dropped(),
+      droppedTokens: this.droppedTokens,
+      droppedSupervisedTokens: this.droppedSupervisedTokens,
+      split: this.split,
+      straddling: this.straddling,
+    }
+  }
+
+  /** The warnings of every stage, then those that the counts deserve. */
+  allWarnings(): Warning[] {
+    const dropped = this.#dropped().map(({ reason, count, examples }) => {
+      const shown = `${examples.join(', ')}${count > examples.length ? ', ...' : ''}`
+      const message = `${count} of ${this.report.rows} rows dropped, ${reason}: ${shown}`
+      return { code: 'WARN_ROWS_DROPPED', message }
+    })
+    if (this.straddling === 0) return [...this.warnings, ...dropped]
+    const message = `${this.straddling} trained turns share a token with the template text around them; those tokens carry loss`
+    return [...this.warnings, ...dropped, { code: 'WARN_STRADDLING_TOKENS', message }]
+  }
+
+  #dropped(): PrepareCounts['dropped'] {
+    const { bad } = this.report
+    return [
+      { reason: 'malformed', count: bad.count, examples: bad.examples },
+      { reason: `longer than maxLength (${this.#maxLength} tokens)`, ...this.tooLong.entry },
+      { reason: 'without a token that carries loss', ...this.unsupervised.entry },
+    ].filter(({ count }) => count > 0)
+  }
+}
