@@ -3,10 +3,11 @@
  *
  *     npx tsx scripts/base/prepare-corpus.ts [--corpus ../shared/corpus] [--out runs/base-corpus] [--passes 3]
  *
- * Every story comes `passes` times, each time in another order; every chosen book comes once, during the first two
- * thirds, so that training ends on stories alone. The text is laid out as one stream and cut at paragraph ends into
- * rows of at most MAX_TOKENS tokens. Stories follow one another without an end-of-text token: the base learns to
- * write on and on, and stopping is left to fine-tuning.
+ * Every story comes `passes` times, each time in another order and with other names and things (retell.ts); every chosen
+ * book comes once, during the first two thirds, so that training ends on stories alone. The text is laid out as one
+ * stream and cut at paragraph ends into rows of at most MAX_TOKENS tokens. Stories follow one another without an
+ * end-of-text token: the base learns to write on and on, and stopping is left to fine-tuning. Some rows are there only
+ * to be copied, see tellTwice() and exercises.ts.
  *
  * Writes train.jsonl and eval.jsonl (`{"text": ...}` rows, to be read in this order) and stats.json.
  */
@@ -16,26 +17,24 @@ import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
 import { createGunzip } from 'node:zlib'
 import { Tokenizer } from 'tokenizers'
+import { exercises, type Piece } from './exercises.ts'
 import { Random } from './random.ts'
+import { Retelling } from './retell.ts'
 
 /** Under the model's context of 512, with room for tokens that a trainer may put around a row. */
 const MAX_TOKENS = 504
 /** A book is taken when at least this share of its words is among the stories' commonest words. */
-const BOOK_SHARE = 0.86
+const BOOK_SHARE = 0.875
 const COMMON_WORDS = 3000
 /** Whole sources kept for validation: TinyStories' own validation split and two books. */
 const HELD_OUT = ['yuninxia/moe-routing-bench', 'The-Tale-of-Tommy-Fox_', 'The-Story-of-a-Plush-Bear_']
+/** One story in so many is told twice in a row. */
+const REPEAT_EVERY = 16
 const SEED = 20240
 
 interface Row {
   text: string
   source: string
-}
-
-/** A piece of text with its length in tokens, the blank line after it included. */
-interface Paragraph {
-  text: string
-  tokens: number
 }
 
 const { values } = parseArgs({
@@ -94,10 +93,10 @@ async function count(texts: string[]): Promise<number[]> {
 }
 
 /** Paragraphs, cut further at sentence ends where one alone would not fit into a row. */
-async function paragraphs(text: string): Promise<Paragraph[]> {
+async function paragraphs(text: string): Promise<Piece[]> {
   const texts = text.split('\n\n').filter((piece) => piece.trim() !== '')
   const counts = await count(texts.map((piece) => `${piece}\n\n`))
-  const out: Paragraph[] = []
+  const out: Piece[] = []
   for (const [index, piece] of texts.entries()) {
     if (counts[index]! <= MAX_TOKENS) {
       out.push({ text: piece, tokens: counts[index]! })
@@ -114,8 +113,8 @@ async function paragraphs(text: string): Promise<Paragraph[]> {
 }
 
 /** Fills rows with consecutive paragraphs up to MAX_TOKENS. */
-function cut(stream: Paragraph[]): Paragraph[] {
-  const rows: Paragraph[] = []
+function cut(stream: Piece[]): Piece[] {
+  const rows: Piece[] = []
   let pieces: string[] = []
   let tokens = 0
   const flush = () => {
@@ -132,15 +131,38 @@ function cut(stream: Paragraph[]): Paragraph[] {
   return rows
 }
 
-async function stream(rows: Row[]): Promise<Paragraph[][]> {
-  const documents: Paragraph[][] = []
+/** Makes a row of every REPEAT_EVERY-th story that fits into one twice: the second telling is copying. */
+function tellTwice(documents: Piece[][]): { twice: Piece[]; once: Piece[][] } {
+  const twice: Piece[] = []
+  const once: Piece[][] = []
+  for (const [index, document] of documents.entries()) {
+    const tokens = 2 * sum(document)
+    if (index % REPEAT_EVERY !== 0 || tokens > MAX_TOKENS) {
+      once.push(document)
+      continue
+    }
+    twice.push({ text: [...document, ...document].map(({ text }) => text).join('\n\n'), tokens })
+  }
+  return { twice, once }
+}
+
+/** Puts `few` evenly between `many`. */
+function spread<T>(few: T[], many: T[]): T[] {
+  return many.flatMap((item, index) => {
+    const [from, to] = [index, index + 1].map((at) => Math.floor((at * few.length) / many.length))
+    return [...few.slice(from, to), item]
+  })
+}
+
+async function stream(rows: Row[]): Promise<Piece[][]> {
+  const documents: Piece[][] = []
   for (const row of rows) documents.push(await paragraphs(row.text))
   return documents
 }
 
-const sum = (rows: Paragraph[]) => rows.reduce((total, row) => total + row.tokens, 0)
+const sum = (rows: Piece[]) => rows.reduce((total, row) => total + row.tokens, 0)
 
-function write(name: string, rows: Paragraph[]): void {
+function write(name: string, rows: Piece[]): void {
   writeFileSync(join(values.out, name), rows.map((row) => `${JSON.stringify({ text: row.text })}\n`).join(''))
 }
 
@@ -150,9 +172,9 @@ const stories = (await read('tinystories.jsonl.gz')).filter((row) => !row.source
 const trainStories = stories.filter((row) => !heldOut(row))
 const common = commonest(trainStories, COMMON_WORDS)
 
-const evalRows: Paragraph[] = cut((await stream(stories.filter(heldOut))).flat())
-const storyDocuments = await stream(trainStories)
-const bookRows: Paragraph[] = []
+const evalRows: Piece[] = cut((await stream(stories.filter(heldOut))).flat())
+const retelling = new Retelling(trainStories.map(({ text }) => text))
+const bookRows: Piece[] = []
 const chosen: string[] = []
 for (const [source, rows] of bySource(await read('childrens-books.jsonl.gz'))) {
   if (rows.some(heldOut)) {
@@ -164,13 +186,20 @@ for (const [source, rows] of bySource(await read('childrens-books.jsonl.gz'))) {
 }
 
 const random = new Random(SEED)
-const storyRows: Paragraph[] = []
+const exerciseRows = await exercises(
+  trainStories.map(({ text }) => text),
+  { maxTokens: MAX_TOKENS, count, random },
+)
+const storyRows: Piece[] = []
 for (let pass = 0; pass < passes; pass++) {
-  storyRows.push(...random.shuffle(cut(random.shuffle(storyDocuments).flat())))
+  const told = trainStories.map((row) => ({ ...row, text: retelling.retell(row.text, random) }))
+  const { twice, once } = tellTwice(random.shuffle(await stream(told)))
+  storyRows.push(...random.shuffle([...twice, ...cut(once.flat())]))
 }
 const mixed = Math.floor((2 * (storyRows.length + bookRows.length)) / 3) - bookRows.length
 if (mixed < 0) throw new RangeError(`The books outweigh the stories: raise --passes above ${passes}.`)
-const train = [...random.shuffle([...storyRows.slice(0, mixed), ...bookRows]), ...storyRows.slice(mixed)]
+const early = random.shuffle([...storyRows.slice(0, mixed), ...bookRows])
+const train = spread(exerciseRows, [...early, ...storyRows.slice(mixed)])
 
 write('train.jsonl', train)
 write('eval.jsonl', random.shuffle(evalRows))
@@ -180,6 +209,7 @@ const stats = {
   tokens: sum(train),
   storyTokensPerPass: Math.round(sum(storyRows) / passes),
   bookTokens: sum(bookRows),
+  exerciseTokens: sum(exerciseRows),
   books: chosen.sort(),
   evalRows: evalRows.length,
   evalTokens: sum(evalRows),

@@ -20,6 +20,11 @@ export class Random {
     return Math.floor(this.next() * limit)
   }
 
+  /** Integer from `least` to `most`, both included. */
+  between(least: number, most: number): number {
+    return least + this.below(most - least + 1)
+  }
+
   pick<T>(items: readonly T[]): T {
     if (items.length === 0) throw new RangeError('Nothing to pick from.')
     return items[this.below(items.length)]!
