@@ -1,7 +1,8 @@
-// Linear layers on oneDNN. bfloat16 weights are packed once after loading for inference. In training they are packed from
-// the float32 master on the fly, for the forward pass and for the input gradient: that costs one read of the master each,
-// while copies that stay would cost 2 bytes per parameter each. For the weight gradient both operands are brought into
-// the order of oneDNN's liking first, which it does more slowly itself. float32 matmuls read everything where it lies.
+// Linear layers on oneDNN. bfloat16 weights are packed once after loading for inference. In training they are packed
+// from the float32 master on the fly, for the forward pass and for the input gradient: that costs one read of the
+// master each, while copies that stay would cost 2 bytes per parameter each. For the weight gradient both operands are
+// brought into the order of oneDNN's liking first, which it does more slowly itself. float32 matmuls read everything
+// where it lies.
 #include <algorithm>
 
 #include "cpu/cpu.h"

@@ -132,9 +132,9 @@ size_t Matmuls::scratch_bytes(const MatmulProblem& problem) {
   return round_to_scratch(describe(densify(problem).problem).scratchpad_desc().get_size());
 }
 
-size_t Matmuls::held_bytes() const { 
+size_t Matmuls::held_bytes() const {
   return held_.master ? round_to_scratch(layouts_.at({held_.k, held_.n}).bytes) : 0;
- }
+}
 
 Scratch::Block Matmuls::reserve(size_t bytes) {
   const Scratch::Block block = scratch_.reserve(bytes);
