@@ -48,7 +48,7 @@ const test = () =>
 
 rmSync(work, { recursive: true, force: true })
 mkdirSync(work, { recursive: true })
-for (const part of ['CMakeLists.txt', 'package.json', 'native']) cpSync(part, join(work, part), { recursive: true })
+for (const part of ['CMakeLists.txt', 'package.json', 'native', 'bench/ops']) cpSync(part, join(work, part), { recursive: true })
 const settings = [`-DTUNESMITH_PRODUCT_DIR=${join(build, 'product')}`, `-DCMAKE_CXX_FLAGS=${flags}`]
 must('cmake', ['-S', work, '-B', build, '-G', 'Ninja', '-DCMAKE_BUILD_TYPE=Release', ...settings])
 const clean = compile()
