@@ -85,7 +85,4 @@ export class ExamplePool {
   }
 }
 
-/** `file:line`, as every message names a row. */
-export function place({ file, line }: Source): string {
-  return `${file}:${line}`
-}
+export { place } from '../data/source.ts'

@@ -37,6 +37,7 @@ export async function prepare(
     ...(held && { eval: held }),
     ...(pass.template && { template: pass.template }),
     counts: pass.tally.counts(conversationCount(train), held ? conversationCount(held) : 0),
+    formats: pass.tally.report.formats,
     warnings: pass.tally.allWarnings(),
   }
 }

@@ -42,6 +42,8 @@ export interface TrainingPlan {
   device: BackendName
   precision: ComputeType
   threads: number
+  /** The row layout of each data file and what it was told from. */
+  formats: { file: string; format: string; evidence: string }[]
   /** Where the chat template comes from: 'model', a built-in name or a file; 'none' for plain text. */
   template: string
   /** Everything that was read and what became of it. */

@@ -107,6 +107,7 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
     precision: device.compute,
     threads: device.threads,
     template: data.template?.name ?? 'none',
+    formats: data.formats,
     data: data.counts,
   }
   return {
