@@ -53,6 +53,10 @@ export function planTable(plan: TrainingPlan): string {
     ...formatLines(plan.formats),
     ['rows read', count(data.rows)],
     ['conversations', count(plan.conversations)],
+    ...(plan.mixture ?? []).map(({ path, proportion, conversations, drawnPerEpoch }): [string, string] => [
+      'per epoch',
+      `${count(drawnPerEpoch)} from the ${count(conversations)} of ${basename(path)} (proportion ${proportion})`,
+    ]),
     ['tokens', count(plan.tokens)],
     ['with loss', `${count(plan.supervisedTokens)} (${percent(plan.supervisedTokens / Math.max(1, plan.tokens))})`],
     ['longest', `${count(plan.longest.tokens)} tokens, ${plan.longest.source}`],

@@ -9,6 +9,8 @@ import type { RowFormat } from './layouts/layout.ts'
 export interface DataEntry {
   path: string
   format: RowFormat
+  /** Share of the entry's conversations that an epoch draws; 1 when absent. */
+  proportion?: number
 }
 
 const MAGIC = /[*?]/
