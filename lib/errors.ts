@@ -10,7 +10,7 @@
  *
  * Data
  * - `ERR_DATA_NOT_FOUND`, `ERR_DATA_READ`: no such file, no match for a glob; a file that cannot be read
- * - `ERR_DATA_FORMAT`: a layout or an encoding that is not read
+ * - `ERR_DATA_FORMAT`: a layout, an encoding or a kind of file that is not read, or rows that cannot be told apart
  * - `ERR_BAD_ROW`: a malformed row, with file, line and field
  * - `ERR_EMPTY_DATASET`: no row is left
  * - `ERR_TOO_LONG`: rows longer than `maxLength`, more than may be dropped

@@ -1,5 +1,6 @@
 /** The prepared conversations of one side (training or evaluation), stored compactly: what steps and packing draw from. */
 import type { Example, Source } from '../data/conversation.ts'
+import type { Part } from './mixture.ts'
 
 /**
  * Conversations as examples. Nearly always one example per conversation; a conversation that had to be split (a template
@@ -18,6 +19,8 @@ export interface ExampleSet {
   supervised: Uint32Array
   /** Index into `examples` of the longest one. */
   longest: number
+  /** Of a mixture: its entries, one after another. Absent where an epoch uses every conversation once. */
+  parts?: readonly Part[]
 }
 
 /** Number of conversations. */
@@ -85,7 +88,4 @@ export class ExamplePool {
   }
 }
 
-/** `file:line`, as every message names a row. */
-export function place({ file, line }: Source): string {
-  return `${file}:${line}`
-}
+export { place } from '../data/source.ts'

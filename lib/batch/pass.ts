@@ -6,9 +6,9 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { ChatTemplate } from '../chat/template.ts'
 import type { Tokenizer } from '../chat/tokenizer.ts'
 import { type WeightedText, type WeightedTokens, weighTokens } from '../chat/weights.ts'
-import type { Example, Source } from '../data/conversation.ts'
+import { type Example, isTokenRow, type Row, type Source } from '../data/conversation.ts'
 import { type DataEntry, resolveFiles } from '../data/paths.ts'
-import { type Row, readRows } from '../data/read.ts'
+import { readRows } from '../data/read.ts'
 import { RowProblem } from '../data/rows.ts'
 import { splitKey } from '../data/split.ts'
 import { TunesmithError } from '../errors.ts'
@@ -17,6 +17,7 @@ import { checkTooLong, fitLength } from './length.ts'
 import type { PrepareHooks, PrepareOptions, Side } from './prepared.ts'
 import { RowTexts } from './row-texts.ts'
 import { Tally } from './tally.ts'
+import { weightedTokenRow } from './token-row.ts'
 
 /** The conversations of one side. */
 export interface Conversations {
@@ -26,10 +27,11 @@ export interface Conversations {
   keys: string[]
 }
 
-/** A row on its way: its texts, waiting for their ids. */
+/** A row on its way: its texts, waiting for their ids, or the ids that it came with. */
 interface Rendered {
   row: Row
   texts: WeightedText[]
+  tokens?: WeightedTokens
 }
 
 /** Rows per native batch: enough to occupy every core, few enough for steady progress. */
@@ -111,7 +113,11 @@ export class Pass {
         started = performance.now()
       }
       await this.#orBad(row.source, async () => {
-        rendered.push({ row, texts: await this.#texts.of(row) })
+        if (isTokenRow(row)) {
+          rendered.push({ row, texts: [], tokens: weightedTokenRow(row, this.#tokenizer, this.#options) })
+        } else {
+          rendered.push({ row, texts: await this.#texts.of(row) })
+        }
       })
     }
     this.#hooks.signal?.throwIfAborted()
@@ -121,13 +127,13 @@ export class Pass {
   async #tokenise(rendered: readonly Rendered[], done: Conversations): Promise<void> {
     const encodings = await this.#tokenizer.encodeBatch(rendered.flatMap(({ texts }) => texts.map(({ text }) => text)))
     let next = 0
-    for (const { row, texts } of rendered) {
+    for (const { row, texts, tokens } of rendered) {
       const first = next
       next += texts.length
       await this.#orBad(row.source, async () => {
         this.#add(
           row,
-          texts.map((text, i) => weighTokens(text, encodings[first + i]!, this.#tokenizer)),
+          tokens ? [tokens] : texts.map((text, i) => weighTokens(text, encodings[first + i]!, this.#tokenizer)),
           done,
         )
       })

@@ -10,6 +10,7 @@ import type { Tokenizer } from '../chat/tokenizer.ts'
 import type { Example } from '../data/conversation.ts'
 import { splitForEvaluation } from '../data/split.ts'
 import { conversationCount, exampleSet } from './example-set.ts'
+import { asMixture } from './mixture.ts'
 import { type Conversations, Pass } from './pass.ts'
 import type { Prepared, PrepareHooks, PrepareOptions } from './prepared.ts'
 
@@ -29,7 +30,7 @@ export async function prepare(
   const read = await pass.read('train', data.train)
   const readForEvaluation = data.eval.length > 0 ? await pass.read('eval', data.eval) : undefined
   const [kept, setAside] = data.evalFraction > 0 ? divide(read, options) : [read.pieces, readForEvaluation?.pieces]
-  const train = exampleSet(kept)
+  const train = await asMixture(exampleSet(kept), data.train)
   const held = setAside && exampleSet(setAside)
   checkSupervisedShare(train, { trainOn, promptLossWeight })
   return {
@@ -37,6 +38,7 @@ export async function prepare(
     ...(held && { eval: held }),
     ...(pass.template && { template: pass.template }),
     counts: pass.tally.counts(conversationCount(train), held ? conversationCount(held) : 0),
+    formats: pass.tally.report.formats,
     warnings: pass.tally.allWarnings(),
   }
 }

@@ -4,6 +4,7 @@ import type { ChatTemplate } from '../chat/template.ts'
 import type { TrainOn } from '../chat/weights.ts'
 import type { BadRowPolicy } from '../data/bad-rows.ts'
 import type { DataEntry } from '../data/paths.ts'
+import type { FileFormat } from '../data/read.ts'
 import type { Warning } from '../errors.ts'
 import type { ExampleSet } from './example-set.ts'
 
@@ -45,9 +46,11 @@ export interface PrepareProgress {
 export interface Prepared {
   train: ExampleSet
   eval?: ExampleSet
-  /** Undefined where all rows are plain text. */
+  /** Undefined where no row is a conversation. */
   template?: ChatTemplate
   counts: PrepareCounts
+  /** As what each file was read, and why. */
+  formats: FileFormat[]
   /** For `warning` events. */
   warnings: Warning[]
 }

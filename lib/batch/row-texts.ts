@@ -3,8 +3,7 @@ import { ControlTokens } from '../chat/control-tokens.ts'
 import { type ChatTemplate, chooseTemplate } from '../chat/template.ts'
 import type { Tokenizer } from '../chat/tokenizer.ts'
 import { type WeightedText, weightedConversation, weightedText } from '../chat/weights.ts'
-import type { Conversation, TextRow } from '../data/conversation.ts'
-import { isConversation, type Row } from '../data/read.ts'
+import { type Conversation, isConversation, type TextRow } from '../data/conversation.ts'
 import { TunesmithError, type Warning } from '../errors.ts'
 import { place } from './example-set.ts'
 import type { PrepareOptions } from './prepared.ts'
@@ -35,7 +34,7 @@ export class RowTexts {
    * @throws RowProblem where the row does not fit template or tokenizer, TunesmithError as weightedConversation and
    * chooseTemplate, `ERR_TRAIN_ON` for a text row without trainOn 'all'.
    */
-  async of(row: Row): Promise<WeightedText[]> {
+  async of(row: Conversation | TextRow): Promise<WeightedText[]> {
     return isConversation(row) ? await this.#conversation(row) : [this.#text(row)]
   }
 
@@ -53,14 +52,20 @@ export class RowTexts {
   }
 
   #text(row: TextRow): WeightedText {
-    if (this.#options.trainOn !== 'all') {
+    const { text, promptLength } = row
+    if (promptLength === undefined && this.#options.trainOn !== 'all') {
       throw new TunesmithError(
         'ERR_TRAIN_ON',
         `${place(row.source)} is a plain text row, of which every token would carry loss; set trainOn to "all" if that ` +
           'is meant, or give conversations as "messages"',
       )
     }
-    this.#controlTokens?.check(row.text, 'text')
-    return weightedText(row, this.#tokenizer)
+    if (promptLength === undefined) {
+      this.#controlTokens?.check(text, 'text')
+    } else {
+      this.#controlTokens?.check(text.slice(0, promptLength), 'prompt')
+      this.#controlTokens?.check(text.slice(promptLength), 'completion')
+    }
+    return weightedText(row, this.#tokenizer, this.#options)
   }
 }

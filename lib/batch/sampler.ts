@@ -37,19 +37,23 @@ function multiplyHigh(a: number, b: number): number {
 const SHUFFLE_STREAM = 0x73687566
 
 /**
- * The order in which epoch `epoch` (from 0) visits `count` conversations: a Fisher–Yates permutation, or 0..count-1
- * without shuffling. `seed` is an integer from 0 to 2^53 - 1.
+ * The order in which epoch `epoch` (from 0) visits `count` conversations: a permutation, or 0..count-1 without
+ * shuffling. `seed` is an integer from 0 to 2^53 - 1.
  */
 export function epochOrder(
   count: number,
   { seed, epoch, shuffle }: { seed: number; epoch: number; shuffle: boolean },
 ): Uint32Array {
-  const order = new Uint32Array(count)
-  for (let i = 0; i < count; i++) order[i] = i
-  if (!shuffle) return order
+  if (shuffle) return permutation(count, seed, [0, epoch, SHUFFLE_STREAM])
+  return Uint32Array.from({ length: count }, (_, i) => i)
+}
+
+/** A Fisher–Yates permutation of 0..count-1: a function of `seed` and of the three words that say what it is for. */
+export function permutation(count: number, seed: number, words: readonly [number, number, number]): Uint32Array {
+  const order = Uint32Array.from({ length: count }, (_, i) => i)
   const key = [seed % 2 ** 32, Math.floor(seed / 2 ** 32)] as const
   for (let i = count - 1; i > 0; i--) {
-    const [high, low] = philox(key, [i, 0, epoch, SHUFFLE_STREAM])
+    const [high, low] = philox(key, [i, ...words])
     const uniform = (high * 2 ** 21 + (low >>> 11)) * 2 ** -53
     const j = Math.floor(uniform * (i + 1))
     const kept = order[i]!

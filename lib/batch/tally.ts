@@ -36,7 +36,7 @@ export class Tally {
   readonly #maxLength: number
 
   constructor({ data, maxLength }: Pick<PrepareOptions, 'data' | 'maxLength'>) {
-    this.report = { rows: 0, bad: new BadRows(data.onBadRow), warnings: this.warnings }
+    this.report = { rows: 0, bad: new BadRows(data.onBadRow), formats: [], warnings: this.warnings }
     this.#maxLength = maxLength
   }
 

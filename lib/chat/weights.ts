@@ -29,7 +29,10 @@ export interface WeightedText {
   spans: { start: number; end: number; weight: number }[]
   /** Token ids around the text that it does not spell (bos and eos of a plain text row). */
   prefix: number[]
+  /** Carries loss. */
   suffix: number[]
+  /** Multiplies every weight: that of the row. */
+  scale: number
 }
 
 /**
@@ -55,16 +58,26 @@ export function weightedConversation(
     spans: spans.map(({ start, end, turn }) => ({ start, end, weight: messages[turn]!.weight ?? 1 })),
     prefix: [],
     suffix: [],
+    scale: conversation.weight ?? 1,
   }))
 }
 
-/** A plain text row: every token carries loss; bos where the tokenizer adds it, eos so that documents end. */
-export function weightedText({ text }: TextRow, tokenizer: Tokenizer): WeightedText {
+/**
+ * A row of plain text, where every token carries loss, or of prompt and completion as text, where the completion does.
+ * Bos where the tokenizer adds it; eos, with loss, so that documents and answers end.
+ */
+export function weightedText(
+  { text, promptLength, weight }: TextRow,
+  tokenizer: Tokenizer,
+  { trainOn, promptLossWeight }: Pick<WeightOptions, 'trainOn' | 'promptLossWeight'>,
+): WeightedText {
+  const base = promptLength === undefined || trainOn === 'all' ? 1 : promptLossWeight
   return {
     text,
-    base: 1,
+    base,
     baseFrom: 0,
-    spans: [],
+    spans: promptLength === undefined || base === 1 ? [] : [{ start: promptLength, end: text.length, weight: 1 }],
+    scale: weight ?? 1,
     prefix: tokenizer.addsBos && tokenizer.bos ? [tokenizer.bos.id] : [],
     suffix: tokenizer.eos ? [tokenizer.eos.id] : [],
   }
@@ -99,7 +112,7 @@ export interface WeightedTokens {
 
 /** @throws RowProblem where a span has no token, or the text starts with bos twice. */
 export function weighTokens(weighted: WeightedText, encoding: Encoding, tokenizer: Tokenizer): WeightedTokens {
-  const { prefix, suffix, base, baseFrom, spans } = weighted
+  const { prefix, suffix, base, baseFrom, spans, scale } = weighted
   const inner = encoding.ids
   const ids = new Int32Array(prefix.length + inner.length + suffix.length)
   ids.set(prefix)
@@ -123,6 +136,8 @@ export function weighTokens(weighted: WeightedText, encoding: Encoding, tokenize
     if (range.startsBefore || range.endsAfter) straddling++
     weights.fill(weight, prefix.length + range.first, prefix.length + range.end)
   }
+  weights.fill(1, prefix.length + inner.length)
   weights[0] = 0
+  if (scale !== 1) for (let i = 0; i < weights.length; i++) weights[i]! *= scale
   return { ids, weights, straddling }
 }

@@ -1,4 +1,5 @@
 /** `tunesmith plan CONFIG`: what a run would do, without its first step. */
+import { basename } from 'node:path'
 import type { TrainingPlan } from '../trainer/events.ts'
 import { type Command, exitCode, onlyPositional, readArguments, type Streams } from './command.ts'
 import { loadConfig } from './config.ts'
@@ -49,8 +50,13 @@ export function planTable(plan: TrainingPlan): string {
     ['trained', `${count(plan.trainable)} (${percent(plan.trainable / plan.parameters)})`],
     ['chat template', plan.template],
     ['Data'],
+    ...formatLines(plan.formats),
     ['rows read', count(data.rows)],
     ['conversations', count(plan.conversations)],
+    ...(plan.mixture ?? []).map(({ path, proportion, conversations, drawnPerEpoch }): [string, string] => [
+      'per epoch',
+      `${count(drawnPerEpoch)} from the ${count(conversations)} of ${basename(path)} (proportion ${proportion})`,
+    ]),
     ['tokens', count(plan.tokens)],
     ['with loss', `${count(plan.supervisedTokens)} (${percent(plan.supervisedTokens / Math.max(1, plan.tokens))})`],
     ['longest', `${count(plan.longest.tokens)} tokens, ${plan.longest.source}`],
@@ -74,6 +80,14 @@ export function planTable(plan: TrainingPlan): string {
     ...kinds.filter(([, size]) => size > 0).map(([name, size]) => [name, bytes(size)] as const),
     ['total', bytes(memory.total)],
   ])
+}
+
+/** One line per file, or one per layout where files are many. */
+function formatLines(formats: TrainingPlan['formats']): [string, string][] {
+  if (formats.length <= 4) return formats.map(({ file, evidence }) => ['format', `${basename(file)}: ${evidence}`])
+  const files = new Map<string, number>()
+  for (const { format } of formats) files.set(format, (files.get(format) ?? 0) + 1)
+  return [...files].map(([format, number]) => ['format', `${format} (${plural(number, 'file')})`])
 }
 
 export const plan: Command = {

@@ -2,6 +2,7 @@
 import { TunesmithError } from '../errors.ts'
 import type { Source } from './conversation.ts'
 import type { RowProblem } from './rows.ts'
+import { place } from './source.ts'
 
 export type BadRowPolicy = 'error' | 'skip'
 
@@ -39,6 +40,6 @@ export class BadRows {
   }
 }
 
-function describeProblem({ file, line }: Source, { field, message }: RowProblem): string {
-  return field === '' ? `${file}:${line}: ${message}` : `${file}:${line}: ${field}: ${message}`
+function describeProblem(source: Source, { field, message }: RowProblem): string {
+  return field === '' ? `${place(source)}: ${message}` : `${place(source)}: ${field}: ${message}`
 }

@@ -3,7 +3,7 @@
 /** Where a row came from; kept to the end so that every message about it can name the place. */
 export interface Source {
   file: string
-  /** 1-based. */
+  /** 1-based: the line where the row starts in JSONL and CSV files, the number of the row in JSON and Parquet files. */
   line: number
 }
 
@@ -34,13 +34,43 @@ export interface Message {
 export interface Conversation {
   messages: Message[]
   tools?: unknown[]
+  /** Multiplies every loss weight of this row, ≥ 0; 1 when absent. */
+  weight?: number
   source: Source
 }
 
-/** A plain `text` row: every token carries loss, only with `trainOn: 'all'`. */
+/** Text that no chat template touches. */
 export interface TextRow {
   text: string
+  /**
+   * UTF-16 length of the prompt that `text` starts with: context, while what follows carries loss. Absent in a row of
+   * plain text, where every token carries loss and `trainOn` has to be 'all'.
+   */
+  promptLength?: number
+  /** As of a Conversation. */
+  weight?: number
   source: Source
+}
+
+/** A row that comes tokenised. */
+export interface TokenRow {
+  ids: Int32Array
+  /** [ids.length] loss weight of each token; absent where every token carries loss and `trainOn` has to be 'all'. */
+  weights?: Float32Array
+  /** As of a Conversation. */
+  weight?: number
+  source: Source
+}
+
+/** What reading a file yields. */
+export type Row = Conversation | TextRow | TokenRow
+
+export function isConversation(row: Row): row is Conversation {
+  return 'messages' in row
+}
+
+export function isTokenRow(row: Row): row is TokenRow {
+  return 'ids' in row
 }
 
 /** Token ids with the loss weight of each token (0 = context only). */

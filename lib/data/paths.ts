@@ -1,15 +1,16 @@
 /** From what `data.train` names (files and globs) to the files themselves. */
 import { readdir, stat } from 'node:fs/promises'
-import { basename, dirname, extname, join, parse, relative, sep } from 'node:path'
+import { dirname, join, parse, relative, sep } from 'node:path'
 import { TunesmithError } from '../errors.ts'
-
-/** Layout of a file's rows; 'auto' is told from the first one. */
-export type RowFormat = 'auto' | 'messages' | 'text'
+import { checkContainer, containerOf } from './containers/index.ts'
+import type { RowFormat } from './layouts/layout.ts'
 
 /** An entry of `data.train` or `data.eval`: an absolute path or a glob (`*`, `?`, `**`). */
 export interface DataEntry {
   path: string
   format: RowFormat
+  /** Share of the entry's conversations that an epoch draws; 1 when absent. */
+  proportion?: number
 }
 
 const MAGIC = /[*?]/
@@ -18,13 +19,13 @@ const MAGIC = /[*?]/
  * The files that `entries` name, in their order; those of a glob sorted by path.
  *
  * @throws TunesmithError `ERR_DATA_NOT_FOUND` for a missing file, a glob without a match or a folder, `ERR_DATA_FORMAT`
- * for a file that is not JSONL.
+ * for a file of a kind that is not read.
  */
 export async function resolveFiles(entries: readonly DataEntry[]): Promise<DataEntry[]> {
   const files: DataEntry[] = []
   for (const { path, format } of entries) {
     for (const file of await matches(path)) {
-      checkKind(file)
+      checkContainer(file)
       files.push({ path: file, format })
     }
   }
@@ -51,19 +52,8 @@ function notFound(message: string): TunesmithError {
 async function nearby(path: string): Promise<string> {
   const siblings = await readdir(dirname(path)).catch(() => undefined)
   if (siblings === undefined) return `, nor does its folder`
-  const data = siblings.filter((name) => extname(name) === '.jsonl').sort()
+  const data = siblings.filter((name) => containerOf(name) !== undefined).sort()
   return data.length === 0 ? '' : `; its folder has ${data.slice(0, 5).join(', ')}${data.length > 5 ? ', ...' : ''}`
-}
-
-function checkKind(path: string): void {
-  const extension = extname(path).toLowerCase()
-  if (extension === '.jsonl') return
-  const name = basename(path)
-  throw new TunesmithError(
-    'ERR_DATA_FORMAT',
-    `${path} is not JSONL: ${extension === '' ? `${name} has no extension` : `${extension} files are not read`}. ` +
-      'Convert it to one JSON object per line and name it .jsonl',
-  )
 }
 
 async function glob(pattern: string): Promise<string[]> {

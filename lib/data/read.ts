@@ -1,16 +1,27 @@
-/** The rows of data files, validated, in batches. Files of any size stream; the layout is told from the first row. */
+/** The rows of data files, validated, in batches. Files of any size stream; the layout is told from the first rows. */
 import { TunesmithError, type Warning } from '../errors.ts'
 import { type BadRows, EXAMPLES } from './bad-rows.ts'
-import type { Conversation, TextRow } from './conversation.ts'
-import { findJsonError } from './json-error.ts'
-import { type Line, readLines } from './jsonl.ts'
-import type { DataEntry, RowFormat } from './paths.ts'
-import { type DetectedFormat, detectFormat, RowProblem, validateRow } from './rows.ts'
+import { parseCells } from './cells.ts'
+import { hasTextCells, readContainer } from './containers/index.ts'
+import type { RawRow } from './containers/raw-row.ts'
+import type { Row } from './conversation.ts'
+import { convertRow, detectLayout, isPreference, layoutNamed, noLayout } from './layouts/index.ts'
+import type { Layout, LayoutName, RowFormat } from './layouts/layout.ts'
+import { isObject, RowProblem } from './rows.ts'
+import { place } from './source.ts'
 
-export type Row = Conversation | TextRow
+/** A file to read. */
+export interface DataFile {
+  path: string
+  format: RowFormat
+}
 
-export function isConversation(row: Row): row is Conversation {
-  return 'messages' in row
+/** As what a file was read, and why. */
+export interface FileFormat {
+  file: string
+  format: LayoutName
+  /** In words, e.g. `the first 100 rows have "messages": messages`. */
+  evidence: string
 }
 
 /** What reading found, filled while it goes. */
@@ -18,35 +29,33 @@ export interface ReadReport {
   /** Rows that are not blank, bad ones included. */
   rows: number
   bad: BadRows
+  /** One per file with a row. */
+  formats: FileFormat[]
   warnings: Warning[]
 }
 
-const REFUSED: Record<Exclude<DetectedFormat, 'messages' | 'text'>, string> = {
-  conversations: 'ShareGPT rows ("conversations")',
-  alpaca: 'Alpaca rows ("instruction")',
-  prompt: 'prompt/completion rows ("prompt")',
-  tokens: 'tokenised rows ("input_ids")',
-}
-
-/** Lines after the first bad one that are looked at to say how many more there are. */
-const LOOK_AHEAD_LINES = 100_000
+/** Rows that are looked at to tell the layout. */
+const DETECT_ROWS = 100
+/** Rows after the first bad one that are looked at to say how many more there are. */
+const LOOK_AHEAD_ROWS = 100_000
 
 /**
  * The valid rows of `files`, in order, in batches of about a megabyte of text.
  *
- * @throws TunesmithError `ERR_BAD_ROW` for the first malformed row unless they are skipped, `ERR_DATA_FORMAT` for a
- * layout that is not read, `ERR_EMPTY_DATASET` where no row is left.
+ * @throws TunesmithError `ERR_BAD_ROW` for the first malformed row unless they are skipped, `ERR_DATA_FORMAT` for
+ * preference data and for a file whose rows cannot be told apart, `ERR_DATA_READ` for one that cannot be read,
+ * `ERR_EMPTY_DATASET` where no row is left.
  */
-export async function* readRows(files: readonly DataEntry[], report: ReadReport): AsyncGenerator<Row[]> {
+export async function* readRows(files: readonly DataFile[], report: ReadReport): AsyncGenerator<Row[]> {
   let valid = 0
-  for (const { path, format } of files) {
+  for (const file of files) {
     const before = report.rows
-    for await (const batch of readFile(path, format, report)) {
+    for await (const batch of readFile(file, report)) {
       valid += batch.length
       yield batch
     }
     if (report.rows === before && files.length > 1)
-      report.warnings.push({ code: 'WARN_EMPTY_FILE', message: `${path} has no rows` })
+      report.warnings.push({ code: 'WARN_EMPTY_FILE', message: `${file.path} has no rows` })
   }
   if (valid > 0) return
   const names = files.map(({ path }) => path)
@@ -58,66 +67,75 @@ export async function* readRows(files: readonly DataEntry[], report: ReadReport)
   throw new TunesmithError('ERR_EMPTY_DATASET', message)
 }
 
-async function* readFile(path: string, format: RowFormat, report: ReadReport): AsyncGenerator<Row[]> {
-  let known = format === 'auto' ? undefined : format
-  const lines = readLines(path)
-  for await (const batch of lines) {
+async function* readFile(file: DataFile, report: ReadReport): AsyncGenerator<Row[]> {
+  const { path } = file
+  const textCells = hasTextCells(path)
+  const batches = readContainer(path)
+  let layout: Layout | undefined
+  const convert = (raw: RawRow): Row => {
+    if (raw.problem) throw raw.problem
+    if (!layout) throw noLayout(raw.value)
+    const value = textCells && isObject(raw.value) ? parseCells(raw.value, layout) : raw.value
+    return convertRow(value, layout, { file: path, line: raw.line })
+  }
+  for await (const batch of batches) {
+    layout ??= chooseLayout(file, batch, report)
     const rows: Row[] = []
-    for (const [index, line] of batch.entries()) {
+    for (const [index, raw] of batch.entries()) {
       report.rows++
-      const source = { file: path, line: line.line }
       try {
-        const value = parseLine(line)
-        known ??= readable(value, path, line.line)
-        if (known === undefined) throw new RowProblem('', 'has neither "messages" nor "text"')
-        rows.push(validateRow(value, known, source))
+        rows.push(convert(raw))
       } catch (error) {
         if (!(error instanceof RowProblem)) throw error
-        const more = report.bad.skips ? '' : await countMore(batch.slice(index + 1), lines, known)
-        report.bad.add(source, error, more)
+        const more = report.bad.skips || !layout ? '' : await countMore(batch.slice(index + 1), batches, convert)
+        report.bad.add({ file: path, line: raw.line }, error, more)
       }
     }
     if (rows.length > 0) yield rows
   }
 }
 
-function parseLine({ text, problem }: Line): unknown {
-  if (text === undefined) throw new RowProblem('', problem!)
-  try {
-    return JSON.parse(text)
-  } catch (error) {
-    const found = findJsonError(text)
-    const where = found ? `column ${found.column}: ${found.reason}` : (error as Error).message
-    throw new RowProblem('', `is not valid JSON: ${where}`)
-  }
+/** The layout that the options name, or that the first rows show; undefined where these show none. */
+function chooseLayout({ path, format }: DataFile, batch: readonly RawRow[], report: ReadReport): Layout | undefined {
+  const found =
+    format === 'auto' ? detect(path, batch) : { layout: layoutNamed(format), evidence: 'as the options say' }
+  if (!found) return undefined
+  report.formats.push({ file: path, format: found.layout.name, evidence: found.evidence })
+  return found.layout
 }
 
-/** The layout of the first row, undefined where it shows none. */
-function readable(value: unknown, path: string, line: number): Exclude<RowFormat, 'auto'> | undefined {
-  const found = detectFormat(value)
-  if (found === undefined || found === 'messages' || found === 'text') return found
-  throw new TunesmithError(
-    'ERR_DATA_FORMAT',
-    `${path}:${line}: ${REFUSED[found]} are not read. Convert them to {"messages": [{"role", "content"}, ...]}`,
-  )
+function detect(path: string, batch: readonly RawRow[]): ReturnType<typeof detectLayout> {
+  const readable = batch.filter(({ problem }) => problem === undefined).slice(0, DETECT_ROWS)
+  const preference = readable[0]
+  if (preference && isPreference(preference.value)) {
+    throw new TunesmithError(
+      'ERR_DATA_FORMAT',
+      `${place({ file: path, line: preference.line })} has "chosen" and "rejected": preference data, which is not read. ` +
+        'For supervised fine-tuning give the chosen answer as "completion" beside "prompt", or as messages',
+    )
+  }
+  return detectLayout(readable.map(({ value }) => value))
 }
 
 /** Rows after a bad one that are bad too, so that one run of a broken file tells its extent. */
-async function countMore(rest: Line[], lines: AsyncGenerator<Line[]>, format: Exclude<RowFormat, 'auto'> | undefined) {
-  if (format === undefined) return ''
+async function countMore(
+  rest: readonly RawRow[],
+  batches: AsyncGenerator<RawRow[]>,
+  convert: (raw: RawRow) => Row,
+): Promise<string> {
   let more = 0
   let looked = 0
-  for (let batch: Line[] | undefined = rest; batch !== undefined; ) {
-    for (const line of batch) {
-      if (looked++ === LOOK_AHEAD_LINES) return more === 0 ? '' : `; at least ${more} more bad rows follow in this file`
+  for (let batch: readonly RawRow[] | undefined = rest; batch !== undefined; ) {
+    for (const raw of batch) {
+      if (looked++ === LOOK_AHEAD_ROWS) return more === 0 ? '' : `; at least ${more} more bad rows follow in this file`
       try {
-        validateRow(parseLine(line), format, { file: '', line: line.line })
+        convert(raw)
       } catch (error) {
         if (!(error instanceof RowProblem)) throw error
         more++
       }
     }
-    const next = await lines.next()
+    const next: IteratorResult<RawRow[]> = await batches.next()
     batch = next.done ? undefined : next.value
   }
   return more === 0 ? '' : `; ${more} more bad ${more === 1 ? 'row follows' : 'rows follow'} in this file`

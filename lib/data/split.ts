@@ -1,14 +1,18 @@
 /** Setting conversations aside for evaluation so that none of them has a twin in the training data. */
 import { createHash } from 'node:crypto'
 import { TunesmithError } from '../errors.ts'
-import { isConversation, type Row } from './read.ts'
+import { isConversation, isTokenRow, type Row } from './conversation.ts'
 
 /**
  * What keeps rows on one side: the first user turn (datasets often hold several answers to one question, or one thread
- * per leaf of a tree), else the first message; the whole text of a text row.
+ * per leaf of a tree), else the first message; of text and tokens what comes before the first token with loss, else all.
  */
 export function splitKey(row: Row): string {
-  if (!isConversation(row)) return hash(row.text)
+  if (isTokenRow(row)) {
+    const context = row.weights?.findIndex((weight) => weight > 0) ?? -1
+    return hash((context > 0 ? row.ids.subarray(0, context) : row.ids).join())
+  }
+  if (!isConversation(row)) return hash(row.promptLength ? row.text.slice(0, row.promptLength) : row.text)
   const first = row.messages.find(({ role }) => role === 'user') ?? row.messages[0]!
   return hash(first.content ?? JSON.stringify(first))
 }

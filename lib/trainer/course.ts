@@ -1,6 +1,6 @@
 /** The course of a run: which conversations each optimizer step takes, epoch after epoch. */
-import { conversationCount, type ExampleSet } from '../batch/example-set.ts'
-import { epochOrder } from '../batch/sampler.ts'
+import type { ExampleSet } from '../batch/example-set.ts'
+import { epochDraw } from '../batch/mixture.ts'
 import { microBatchCount, planSteps, type StepSize } from '../batch/steps.ts'
 
 export interface CourseOptions {
@@ -27,7 +27,7 @@ export function* course(set: ExampleSet, options: CourseOptions): Generator<Cour
   const limit = options.maxSteps ?? Number.POSITIVE_INFINITY
   let number = 0
   for (let epoch = 0; epoch < options.epochs && number < limit; epoch++) {
-    const order = epochOrder(conversationCount(set), { seed: options.seed, epoch, shuffle: options.shuffle })
+    const order = epochDraw(set, { seed: options.seed, epoch, shuffle: options.shuffle })
     const steps = planSteps(set, order, options.batch)
     // A fraction of an epoch is that share of its steps, at least one.
     const share = Math.min(1, options.epochs - epoch)
@@ -51,7 +51,7 @@ export interface CourseLength {
 
 /** Length of the run. Epochs may differ in steps under a token budget, so each is counted. */
 export function courseLength(set: ExampleSet, options: CourseOptions & { microBatchTokens: number }): CourseLength {
-  const order = epochOrder(conversationCount(set), { seed: options.seed, epoch: 0, shuffle: options.shuffle })
+  const order = epochDraw(set, { seed: options.seed, epoch: 0, shuffle: options.shuffle })
   const stepsPerEpoch = planSteps(set, order, options.batch).length
   let last: CourseStep | undefined
   let microBatches = 0

@@ -2,6 +2,7 @@
 
 import { EventEmitter } from 'node:events'
 import type TypedEmitter from 'typed-emitter'
+import type { MixturePart } from '../batch/mixture.ts'
 import type { Warning } from '../errors.ts'
 import type { BackendName, ComputeType, MemoryPlan } from '../native/addon.ts'
 
@@ -11,7 +12,7 @@ export interface TrainingPlan {
   parameters: number
   /** Of those, how many training changes. */
   trainable: number
-  /** Conversations that train, after dropping. */
+  /** Conversations that train, after dropping; of a mixture all that it draws from. */
   conversations: number
   evalConversations: number
   /** Tokens of one epoch. */
@@ -42,6 +43,10 @@ export interface TrainingPlan {
   device: BackendName
   precision: ComputeType
   threads: number
+  /** The row layout of each data file and what it was told from. */
+  formats: { file: string; format: string; evidence: string }[]
+  /** What an epoch draws of each entry of `data.train`; absent where every conversation is used once. */
+  mixture?: MixturePart[]
   /** Where the chat template comes from: 'model', a built-in name or a file; 'none' for plain text. */
   template: string
   /** Everything that was read and what became of it. */

@@ -30,6 +30,12 @@ export function conflicts(input: unknown): Problem[] {
   if (given('evalEvery') && !given('data.eval') && !given('data.evalFraction'))
     refuse('evalEvery', 'has no effect without evaluation data: give data.eval or data.evalFraction')
 
+  for (const [index, entry] of [data.eval ?? []].flat().entries())
+    if (isRecord(entry) && entry.proportion !== undefined) {
+      const path = Array.isArray(data.eval) ? `data.eval[${index}].proportion` : 'data.eval.proportion'
+      refuse(path, 'has no effect: evaluation reads every row once; remove it')
+    }
+
   const { learningRate = 2e-5, minLearningRate, chatTemplate } = input
   if (typeof learningRate === 'number' && typeof minLearningRate === 'number' && minLearningRate > learningRate)
     refuse('minLearningRate', `is ${minLearningRate}, above learningRate (${learningRate})`)

@@ -55,7 +55,7 @@ const knownPaths: readonly string[] = [
   ...Object.keys(schema.shape),
   ...Object.keys(schema.shape.data.shape).map((name) => `data.${name}`),
   ...['config', 'tokenizer', 'init'].map((name) => `model.${name}`),
-  ...['train', 'eval'].flatMap((name) => [`data.${name}.path`, `data.${name}.format`]),
+  ...['train', 'eval'].flatMap((name) => [`data.${name}.path`, `data.${name}.format`, `data.${name}.proportion`]),
 ]
 
 function valueAt(input: unknown, path: Path): unknown {

@@ -10,8 +10,6 @@ export const laterOptions: Record<string, string> = {
   resume: 'start a new run from the last checkpoint with model',
   adapter: 'all weights are trained',
   samples: 'complete prompts after the run with generate',
-  'data.train.proportion': 'every row is used once per epoch',
-  'data.eval.proportion': 'every row is used once per evaluation',
 }
 
 /** Names of Transformers, TRL, Axolotl, LLaMA-Factory and others, in lower case without separators. */

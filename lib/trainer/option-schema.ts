@@ -32,15 +32,21 @@ function listed(values: readonly string[]): string {
   return `${quoted.slice(0, -1).join(', ')} or ${quoted.at(-1)}`
 }
 
-const format = oneOf('auto', 'messages', 'text')
+const format = oneOf('auto', 'messages', 'sharegpt', 'alpaca', 'prompt-completion', 'text', 'tokens')
 
 const file = z.union(
-  [path('a path'), z.strictObject({ path: path('a path'), format: format.optional() }, { error: 'a path' })],
-  { error: 'a path or { path, format }' },
+  [
+    path('a path'),
+    z.strictObject(
+      { path: path('a path'), format: format.optional(), proportion: positive.optional() },
+      { error: 'a path' },
+    ),
+  ],
+  { error: 'a path or { path, format, proportion }' },
 )
 
 const files = z.union([file, z.array(file).min(1, { error: 'a list of at least one path' })], {
-  error: 'a path, a glob, { path, format } or a list of them',
+  error: 'a path, a glob, { path, format, proportion } or a list of them',
 })
 
 const randomModel = z.strictObject({

@@ -3,20 +3,30 @@
  * one function that turns the first into the second. Nothing is ignored: a key that means nothing here is refused.
  */
 import { resolve } from 'node:path'
+import type { RowFormat } from '../data/layouts/layout.ts'
 import { type Every, parseEvery } from './every.ts'
 import { conflicts } from './option-conflicts.ts'
 import { optionError, schemaProblems } from './option-errors.ts'
 import { absolutePaths } from './option-paths.ts'
 import { schema } from './option-schema.ts'
 
-/** A data file, or a glob (`*`, `?`, `**`) of several, with the layout of its rows where it differs from `data.format`. */
+/** A data file, or a glob (`*`, `?`, `**`) of several, as one part of a mixture. */
 export interface DataFile {
   path: string
+  /** Layout of the rows where it differs from `data.format`. */
   format?: DataFormat
+  /**
+   * Share of this entry's conversations that an epoch draws, above 0: 0.25 draws a quarter of them, another one in every
+   * epoch until all have had their turn; 2 draws each twice. Default 1. Only for training data.
+   */
+  proportion?: number
 }
 
-/** 'messages': `{"messages": [{"role", "content"}, ...]}` per line; 'text': `{"text": "..."}` per line. */
-export type DataFormat = 'auto' | 'messages' | 'text'
+/**
+ * Layout of the rows, as docs/data.md describes them: 'messages', 'sharegpt', 'alpaca', 'prompt-completion', 'text',
+ * 'tokens'; 'auto' tells it from the first rows of each file.
+ */
+export type DataFormat = RowFormat
 
 /** Weights to start from when there is no checkpoint: random, from a configuration and a tokenizer. */
 export interface RandomModel {
@@ -28,7 +38,7 @@ export interface RandomModel {
 }
 
 export interface DataOptions {
-  /** Training data: a path, a glob, or a list of them; JSONL, one conversation per line. */
+  /** Training data: a path, a glob, or a list of them; JSONL, JSON, CSV or Parquet, one conversation per row. */
   train: string | DataFile | (string | DataFile)[]
   /** Evaluation data, as `train`. Excludes `evalFraction`. */
   eval?: string | DataFile | (string | DataFile)[]
@@ -37,7 +47,7 @@ export interface DataOptions {
    * turn stay on one side. Default 0. Excludes `eval`.
    */
   evalFraction?: number
-  /** Layout of the rows. Default 'auto': told from the first row. */
+  /** Layout of the rows. Default 'auto': told from the first rows of each file. */
   format?: DataFormat
   /** What a malformed row does: 'error' ends the run and names it, 'skip' counts and names it. Default 'error'. */
   onBadRow?: 'error' | 'skip'
@@ -128,6 +138,7 @@ export interface TrainerOptions {
 export interface ResolvedDataFile {
   path: string
   format: DataFormat
+  proportion: number
 }
 
 export type ResolvedModel =
@@ -237,12 +248,11 @@ export function parseOptions(input: unknown, baseFolder: string = process.cwd())
   }
 }
 
-type FileInput = string | { path: string; format?: DataFormat | undefined }
+type FileInput = string | { path: string; format?: DataFormat | undefined; proportion?: number | undefined }
 
 function dataFiles(input: FileInput | FileInput[], format: DataFormat): ResolvedDataFile[] {
-  return [input]
-    .flat()
-    .map((file) =>
-      typeof file === 'string' ? { path: file, format } : { path: file.path, format: file.format ?? format },
-    )
+  return [input].flat().map((file) => {
+    const given = typeof file === 'string' ? { path: file } : file
+    return { path: given.path, format: given.format ?? format, proportion: given.proportion ?? 1 }
+  })
 }

@@ -1,5 +1,6 @@
 /** Everything that comes before the first step: model, tokenizer, template, data, device and the plan of the run. */
 import { conversationCount, type ExampleSet, place } from '../batch/example-set.ts'
+import { epochTokens, type MixturePart, mixtureParts, mostDrawn } from '../batch/mixture.ts'
 import { prepare } from '../batch/prepare.ts'
 import { type MicroBatchLimits, microBatchLimits } from '../batch/steps.ts'
 import type { ChatTemplate } from '../chat/template.ts'
@@ -82,6 +83,9 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
     minLearningRate: options.minLearningRate,
   }
   if (schedule.warmupSteps >= schedule.totalSteps) report.warning(onlyWarmup(schedule))
+  const { tokens, supervisedTokens } = epochTokens(data.train, options)
+  const mixture = mixtureParts(data.train, length.epochs)
+  for (const part of mixture ?? []) if (part.neverDrawn > 0) report.warning(neverDrawn(part, length.epochs))
   const parameters = model.family.parameters(model.spec).reduce((sum, { shape }) => sum + product(shape), 0)
   const longest = data.train.examples[data.train.longest]!
   const plan: TrainingPlan = {
@@ -89,8 +93,8 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
     trainable: parameters,
     conversations: conversationCount(data.train),
     evalConversations: data.eval ? conversationCount(data.eval) : 0,
-    tokens: data.train.tokens,
-    supervisedTokens: data.train.supervisedTokens,
+    tokens,
+    supervisedTokens,
     evalTokens: data.eval?.tokens ?? 0,
     longest: { tokens: longest.ids.length, source: place(longest.source) },
     steps: length.steps,
@@ -107,6 +111,8 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
     precision: device.compute,
     threads: device.threads,
     template: data.template?.name ?? 'none',
+    formats: data.formats,
+    ...(mixture && { mixture }),
     data: data.counts,
   }
   return {
@@ -147,6 +153,14 @@ function onlyWarmup({ totalSteps, warmupSteps, learningRate }: Schedule): Warnin
   }
 }
 
+function neverDrawn({ path, proportion, conversations, neverDrawn: count }: MixturePart, epochs: number): Warning {
+  const share = `${count} of ${conversations} conversations`
+  return {
+    code: 'WARN_NEVER_DRAWN',
+    message: `${path} has the proportion ${proportion}: ${share} are never drawn in ${Number(epochs.toFixed(2))} epochs`,
+  }
+}
+
 function maxLengthOf({ maxLength }: ResolvedOptions, { spec }: ModelDescription): number {
   if (maxLength === undefined || maxLength <= spec.maxPositions) return maxLength ?? spec.maxPositions
   throw new TunesmithError(
@@ -163,7 +177,7 @@ function engineFor(
   train: ExampleSet,
   evaluation: ExampleSet | undefined,
 ): EngineOptions {
-  const limits = [microBatchLimits(train, options.microBatchTokens, options.batch)]
+  const limits = [microBatchLimits(mostDrawn(train), options.microBatchTokens, options.batch)]
   if (evaluation) limits.push(microBatchLimits(evaluation, options.microBatchTokens))
   const largest = (key: keyof MicroBatchLimits) => Math.max(...limits.map((limit) => limit[key]))
   const sets = evaluation ? [train, evaluation] : [train]

@@ -12,6 +12,7 @@ import { describeShared } from '../shared.ts'
 import { conversation, dialogues, realTokenizer, template, toyTokenizer } from './helpers.ts'
 
 const DEFAULTS: WeightOptions = { trainOn: 'assistant', promptLossWeight: 0, historyRewrite: 'split' }
+const ALL: WeightOptions = { ...DEFAULTS, trainOn: 'all' }
 
 async function weigh(
   own: ChatTemplate,
@@ -183,14 +184,47 @@ describe('loss weights', () => {
   })
 
   it('cover plain text whole, bos and eos around it', async () => {
-    const text = weightedText({ text: 'Once 😀.', source: CHAT.source }, tokenizer)
+    const text = weightedText({ text: 'Once 😀.', source: CHAT.source }, tokenizer, ALL)
     const { ids, weights } = weighTokens(text, await tokenizer.encode(text.text), tokenizer)
     assert.equal(await tokenizer.decode(ids, { skipSpecial: false }), '<s>Once 😀.</s>')
     assert.deepEqual([...weights], [0, ...Array(ids.length - 1).fill(1)])
     const bare = await toyTokenizer(path('bare'))
-    const alone = weightedText({ text: 'ab', source: CHAT.source }, bare)
+    const alone = weightedText({ text: 'ab', source: CHAT.source }, bare, ALL)
     const weighed = weighTokens(alone, await bare.encode('ab'), bare)
     assert.deepEqual([...weighed.weights], [0, 1])
+  })
+
+  it('cover the completion of a text, eos included, and the prompt as promptLossWeight says', async () => {
+    const row = { text: 'ab😀cd', promptLength: 4, source: CHAT.source }
+    const weighed = async (options: WeightOptions, weight?: number) => {
+      const text = weightedText(weight === undefined ? row : { ...row, weight }, tokenizer, options)
+      const { ids, weights } = weighTokens(text, await tokenizer.encode(text.text), tokenizer)
+      return { text: await tokenizer.decode(ids, { skipSpecial: false }), weights: [...weights] }
+    }
+    const prompt = (await tokenizer.encode('ab😀')).ids.length
+    const { text, weights } = await weighed(DEFAULTS)
+    assert.equal(text, '<s>ab😀cd</s>')
+    assert.deepEqual(weights, [0, ...Array(prompt).fill(0), 1, 1, 1])
+    const lower = await weighed({ ...DEFAULTS, promptLossWeight: 0.5 })
+    assert.deepEqual(lower.weights, [0, ...Array(prompt).fill(0.5), 1, 1, 1])
+    assert.deepEqual((await weighed(ALL)).weights, [0, ...Array(prompt + 3).fill(1)])
+    assert.deepEqual((await weighed(DEFAULTS, 0.25)).weights, [0, ...Array(prompt).fill(0), 0.25, 0.25, 0.25])
+  })
+
+  it('count a token that prompt and completion share, and give it loss', async () => {
+    const merged = await toyTokenizer(path('merged'), { merges: [['a', 'b']] })
+    const text = weightedText({ text: 'xaby', promptLength: 2, source: CHAT.source }, merged, DEFAULTS)
+    const { weights, straddling } = weighTokens(text, await merged.encode('xaby'), merged)
+    assert.deepEqual([[...weights], straddling], [[0, 1, 1], 1])
+  })
+
+  it('are multiplied by the weight of the row', async () => {
+    const [plain] = await weigh(chatml, tokenizer, CHAT)
+    const [half] = await weigh(chatml, tokenizer, { ...CHAT, weight: 0.5 })
+    assert.deepEqual(
+      [...half!.weights],
+      [...plain!.weights].map((weight) => weight * 0.5),
+    )
   })
 })
 

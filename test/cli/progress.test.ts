@@ -37,6 +37,7 @@ const plan: TrainingPlan = {
   precision: 'float32',
   threads: 2,
   template: 'model',
+  formats: [{ file: '/data/train.jsonl', format: 'text', evidence: 'the first row has "text": plain text' }],
   data: {
     rows: 41,
     used: 36,
@@ -181,6 +182,7 @@ describe('the plan as a table', () => {
   chat template    model
 
 Data
+  format           train.jsonl: the first row has "text": plain text
   rows read        41
   conversations    36
   tokens           4,341

@@ -2,6 +2,10 @@ import assert from 'node:assert/strict'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { type BadRowPolicy, BadRows } from '../../lib/data/bad-rows.ts'
+import type { Row } from '../../lib/data/conversation.ts'
+import type { RowFormat } from '../../lib/data/layouts/layout.ts'
+import { type ReadReport, readRows } from '../../lib/data/read.ts'
 import { TunesmithError } from '../../lib/errors.ts'
 
 /** A temporary folder for the tests of a suite, removed after them. */
@@ -51,4 +55,13 @@ export function exchange(question: string, answer: string): { messages: { role: 
       { role: 'assistant', content: answer },
     ],
   }
+}
+
+/** Every valid row of the files, and what was found on the way. */
+export async function rows(paths: string | string[], onBadRow: BadRowPolicy = 'error', format: RowFormat = 'auto') {
+  const report: ReadReport = { rows: 0, bad: new BadRows(onBadRow), formats: [], warnings: [] }
+  const all: Row[] = []
+  const files = [paths].flat().map((path) => ({ path, format }))
+  for await (const batch of readRows(files, report)) all.push(...batch)
+  return { all, report }
 }

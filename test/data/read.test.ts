@@ -1,144 +1,6 @@
 import assert from 'node:assert/strict'
-import { mkdir } from 'node:fs/promises'
 import fc from 'fast-check'
-import { type BadRowPolicy, BadRows } from '../../lib/data/bad-rows.ts'
-import { type Line, readLines } from '../../lib/data/jsonl.ts'
-import { type RowFormat, resolveFiles } from '../../lib/data/paths.ts'
-import { type ReadReport, type Row, readRows } from '../../lib/data/read.ts'
-import { exchange, failure, jsonl, temporaryFolder } from './helpers.ts'
-
-async function lines(path: string, longest?: number): Promise<Line[]> {
-  const all: Line[] = []
-  for await (const batch of readLines(path, longest)) all.push(...batch)
-  return all
-}
-
-async function rows(paths: string | string[], onBadRow: BadRowPolicy = 'error', format: RowFormat = 'auto') {
-  const report: ReadReport = { rows: 0, bad: new BadRows(onBadRow), warnings: [] }
-  const all: Row[] = []
-  const files = [paths].flat().map((path) => ({ path, format }))
-  for await (const batch of readRows(files, report)) all.push(...batch)
-  return { all, report }
-}
-
-describe('lines of a file', () => {
-  const { path, write } = temporaryFolder()
-
-  it('are numbered from 1, blank ones counted but left out', async () => {
-    await write('a.jsonl', '\ufeff{"a":1}\r\n\r\n   \n{"b":"é😀"}\n\n[3]')
-    assert.deepEqual(await lines(path('a.jsonl')), [
-      { line: 1, text: '{"a":1}\r' },
-      { line: 4, text: '{"b":"é😀"}' },
-      { line: 6, text: '[3]' },
-    ])
-  })
-
-  it('may be of any length and fall anywhere on the chunks that are read', async () => {
-    const sizes = [1 << 20, (1 << 20) - 1, 3 << 20, 1, 5]
-    await write('b.jsonl', sizes.map((size) => 'é'.repeat(size)).join('\n'))
-    assert.deepEqual(
-      (await lines(path('b.jsonl'))).map(({ text }) => text?.length),
-      sizes,
-    )
-  })
-
-  it('come back as they were written', async () => {
-    const line = fc.string({ unit: 'grapheme' }).map((text) => `x${text.replace(/[\r\n]/g, '')}`)
-    const text = fc.array(line)
-    await fc.assert(
-      fc.asyncProperty(text, fc.constantFrom('\n', '\r\n'), async (content, end) => {
-        await write('c.jsonl', content.join(end))
-        assert.deepEqual(
-          (await lines(path('c.jsonl'))).map((line) => line.text?.replace(/\r$/, '')),
-          content,
-        )
-      }),
-      { numRuns: 50 },
-    )
-  })
-
-  it('that are not UTF-8 or too long are told, the others read', async () => {
-    await write(
-      'd.jsonl',
-      Buffer.concat([Buffer.from('{"a":1}\n{"b":"'), Buffer.from([0xff, 0x0a]), Buffer.from('[1]\n')]),
-    )
-    const found = await lines(path('d.jsonl'))
-    assert.match(found[1]!.problem!, /UTF-8/)
-    assert.deepEqual(
-      found.map(({ text }) => text),
-      ['{"a":1}', undefined, '[1]'],
-    )
-    await write('e.jsonl', `[1]\n${'x'.repeat(4 << 20)}\n[2]\n`)
-    const short = await lines(path('e.jsonl'), 2 << 20)
-    assert.match(short[1]!.problem!, /longer than 2 MiB/)
-    assert.deepEqual(
-      short.map(({ line, text }) => [line, text]),
-      [
-        [1, '[1]'],
-        [2, undefined],
-        [3, '[2]'],
-      ],
-    )
-  })
-
-  it('of UTF-16 files and missing files are refused', async () => {
-    await write('f.jsonl', Buffer.from('\ufeff{"a":1}', 'utf16le'))
-    await assert.rejects(lines(path('f.jsonl')), failure('ERR_DATA_FORMAT', 'UTF-16', 'f.jsonl'))
-    await assert.rejects(lines(path('gone.jsonl')), failure('ERR_DATA_READ', 'gone.jsonl'))
-  })
-})
-
-describe('data paths', () => {
-  const { path, write } = temporaryFolder()
-  before(async () => {
-    await mkdir(path('deep/er'), { recursive: true })
-    for (const name of [
-      'b.jsonl',
-      'a.jsonl',
-      'c.json',
-      '.hidden.jsonl',
-      'deep/d.jsonl',
-      'deep/er/e.jsonl',
-      'x[1].jsonl',
-      'q?.jsonl',
-    ]) {
-      await write(name, '')
-    }
-  })
-  const resolve = async (...entries: string[]) =>
-    (await resolveFiles(entries.map((entry) => ({ path: path(entry), format: 'auto' as const })))).map((file) =>
-      file.path.slice(path('').length + 1),
-    )
-
-  it('are files in the given order, and globs sorted', async () => {
-    assert.deepEqual(await resolve('b.jsonl', 'a.jsonl'), ['b.jsonl', 'a.jsonl'])
-    assert.deepEqual(await resolve('*.jsonl'), ['a.jsonl', 'b.jsonl', 'q?.jsonl', 'x[1].jsonl'])
-    assert.deepEqual(await resolve('?.jsonl'), ['a.jsonl', 'b.jsonl'])
-    assert.deepEqual(await resolve('**/*.jsonl'), [
-      'a.jsonl',
-      'b.jsonl',
-      'deep/d.jsonl',
-      'deep/er/e.jsonl',
-      'q?.jsonl',
-      'x[1].jsonl',
-    ])
-    assert.deepEqual(await resolve('*/*.jsonl'), ['deep/d.jsonl'])
-    assert.deepEqual(await resolve('deep/**/e.jsonl'), ['deep/er/e.jsonl'])
-  })
-
-  it('with signs of a glob in their names are themselves first', async () => {
-    assert.deepEqual(await resolve('q?.jsonl'), ['q?.jsonl'])
-    assert.deepEqual(await resolve('x[1].jsonl'), ['x[1].jsonl'])
-  })
-
-  it('that lead nowhere are refused with what is there', async () => {
-    await assert.rejects(resolve('train.jsonl'), failure('ERR_DATA_NOT_FOUND', 'train.jsonl', 'a.jsonl, b.jsonl'))
-    await assert.rejects(resolve('nowhere/train.jsonl'), failure('ERR_DATA_NOT_FOUND', 'nor does its folder'))
-    await assert.rejects(resolve('z*.jsonl'), failure('ERR_DATA_NOT_FOUND', 'z*.jsonl'))
-    await assert.rejects(resolve('deep'), failure('ERR_DATA_NOT_FOUND', 'folder', '*.jsonl'))
-    await assert.rejects(resolve('c.json'), failure('ERR_DATA_FORMAT', 'c.json', '.json files are not read'))
-  })
-})
+import { exchange, failure, jsonl, rows, temporaryFolder } from './helpers.ts'
 
 describe('rows', () => {
   const { path, write } = temporaryFolder()
@@ -193,7 +55,7 @@ describe('rows', () => {
   const bad: [string, unknown, ...(string | RegExp)[]][] = [
     ['broken JSON', '{"messages": [}', 'column 15', 'where a value or ] was expected'],
     ['a list as a row', '[1]', 'expected an object, found a list'],
-    ['neither messages nor text', { prompts: [] }, 'messages: expected a list', 'found nothing'],
+    ['the keys of no layout', { prompts: [] }, 'messages: expected a list', 'found nothing'],
     ['messages that are no list', { messages: 'Hi' }, 'messages: expected a list', 'found text'],
     ['no messages', { messages: [] }, 'messages: is an empty list'],
     [
@@ -260,7 +122,10 @@ describe('rows', () => {
       { messages: [{ ...user, name: 1 }, reply] },
       'messages[0].name: expected text, found a number',
     ],
-    ['tools that are text', { messages: [user, reply], tools: '[]' }, 'tools: expected a list of objects, found text'],
+    ['tools that are no list', { messages: [user, reply], tools: '{}' }, 'tools: expected a list of objects'],
+    ['tools that are broken JSON', { messages: [user, reply], tools: '[{]' }, 'tools: is not valid JSON: column 3'],
+    ['a row weight below 0', { messages: [user, reply], weight: -0.5 }, 'weight: expected a number from 0 up'],
+    ['a weight beyond float32', { messages: [user, reply], weight: 1e39 }, 'weight: expected a number'],
     [
       'half a surrogate pair',
       `{"messages": [{"role": "user", "content": "a\\ud83d"}, {"role": "assistant", "content": "b"}]}`,
@@ -297,24 +162,15 @@ describe('rows', () => {
     assert.deepEqual(report.warnings, [{ code: 'WARN_EMPTY_FILE', message: `${empty} has no rows` }])
   })
 
-  for (const [name, row] of Object.entries({
-    ShareGPT: { conversations: [{ from: 'human', value: 'Hi' }] },
-    Alpaca: { instruction: 'Do', input: '', output: 'Done' },
-    'prompt/completion': { prompt: 'a', completion: 'b' },
-    tokenised: { input_ids: [1, 2] },
-  })) {
-    it(`in the ${name} layout are refused by its name`, async () => {
-      const file = await write('other.jsonl', jsonl(row))
-      await assert.rejects(rows(file), failure('ERR_DATA_FORMAT', `${file}:1`, name))
-    })
-  }
-
   it('follow the given format instead of the detected one', async () => {
     const file = await write('both.jsonl', jsonl({ ...exchange('a', 'b'), text: 'c' }))
     assert.ok('text' in (await rows(file, 'error', 'text')).all[0]!)
     assert.ok('messages' in (await rows(file)).all[0]!)
     const texts = await write('texts.jsonl', jsonl({ text: 'c' }))
-    await assert.rejects(rows(texts, 'error', 'messages'), failure('ERR_BAD_ROW', 'messages: expected a list'))
+    await assert.rejects(
+      rows(texts, 'error', 'messages'),
+      failure('ERR_BAD_ROW', 'is plain text ("text"), but this file is read as messages'),
+    )
   })
 
   it('never crash the reader, whatever JSON they are', async () => {

@@ -34,7 +34,7 @@ describe('the options', () => {
       model: { folder: join(base, 'base') },
       output: join(base, 'out'),
       data: {
-        train: [{ path: join(base, 'train.jsonl'), format: 'auto' }],
+        train: [{ path: join(base, 'train.jsonl'), format: 'auto', proportion: 1 }],
         eval: [],
         evalFraction: 0,
         onBadRow: 'error',
@@ -97,7 +97,11 @@ describe('the options', () => {
       {
         model: { config: 'c/config.json', tokenizer: '/abs/tok', init: 'random' },
         output: '/abs/out',
-        data: { train: ['a.jsonl', { path: 'b/*.jsonl', format: 'text' }], eval: 'e.jsonl', format: 'messages' },
+        data: {
+          train: ['a.jsonl', { path: 'b/*.jsonl', format: 'text', proportion: 0.5 }],
+          eval: 'e.jsonl',
+          format: 'messages',
+        },
         chatTemplate: './t.jinja',
       },
       base,
@@ -105,10 +109,10 @@ describe('the options', () => {
     assert.deepEqual(options.model, { config: join(base, 'c/config.json'), tokenizer: '/abs/tok', init: 'random' })
     assert.equal(options.output, '/abs/out')
     assert.deepEqual(options.data.train, [
-      { path: join(base, 'a.jsonl'), format: 'messages' },
-      { path: join(base, 'b/*.jsonl'), format: 'text' },
+      { path: join(base, 'a.jsonl'), format: 'messages', proportion: 1 },
+      { path: join(base, 'b/*.jsonl'), format: 'text', proportion: 0.5 },
     ])
-    assert.deepEqual(options.data.eval, [{ path: join(base, 'e.jsonl'), format: 'messages' }])
+    assert.deepEqual(options.data.eval, [{ path: join(base, 'e.jsonl'), format: 'messages', proportion: 1 }])
     assert.equal(options.chatTemplate, join(base, 't.jinja'))
   })
 
@@ -199,13 +203,6 @@ describe('an unknown option', () => {
       assert.equal(error.code, 'ERR_UNKNOWN_OPTION')
       assert.match(error.message, new RegExp(`^option ${key} is not available in this version: `))
     })
-
-  it('data.train.proportion of a later version is refused, not ignored', () => {
-    assert.match(
-      refusal({ data: { train: { path: 'x', proportion: 1 } } }).message,
-      /data\.train\.proportion is not available/,
-    )
-  })
 })
 
 describe('a wrong value', () => {
@@ -251,6 +248,12 @@ describe('a wrong value', () => {
       /^option data\.evalFraction must be a number from 0 to below 1; found 1$/,
     ],
     [{ data: { train: 'x', format: 'csv' } }, /^option data\.format /],
+    [{ data: { train: { path: 'x', proportion: 0 } } }, /^option data\.train\.proportion must be a number above 0/],
+    [
+      { data: { train: 'x', eval: [{ path: 'e', proportion: 0.5 }] } },
+      /^option data\.eval\[0\]\.proportion has no effect/,
+    ],
+    [{ data: { train: 'x', eval: { path: 'e', proportion: 1 } } }, /^option data\.eval\.proportion has no effect/],
     [{ data: { train: 'x', onBadRow: 'ignore' } }, /^option data\.onBadRow must be 'error' or 'skip'/],
     [{ chatTemplate: 'chatm1' }, /^option chatTemplate knows no 'chatm1'; did you mean 'chatml'\?/],
   ]

@@ -1,0 +1,38 @@
+/** Rows that come tokenised: nothing to render, only to check against tokenizer and options. */
+import type { Tokenizer } from '../chat/tokenizer.ts'
+import type { WeightedTokens } from '../chat/weights.ts'
+import type { TokenRow } from '../data/conversation.ts'
+import { RowProblem } from '../data/rows.ts'
+import { place } from '../data/source.ts'
+import { TunesmithError } from '../errors.ts'
+import type { PrepareOptions } from './prepared.ts'
+
+/**
+ * Ids as they are; weights as the row gives them, which `trainOn` and `promptLossWeight` do not change.
+ *
+ * @throws RowProblem for an id that is not in the vocabulary, TunesmithError `ERR_TRAIN_ON` for a row without labels or
+ * weights unless trainOn is 'all'.
+ */
+export function weightedTokenRow(
+  { ids, weights, weight = 1, source }: TokenRow,
+  { vocabSize }: Pick<Tokenizer, 'vocabSize'>,
+  { trainOn }: Pick<PrepareOptions, 'trainOn'>,
+): WeightedTokens {
+  const wrong = ids.findIndex((id) => id >= vocabSize)
+  if (wrong >= 0) {
+    throw new RowProblem(
+      `input_ids[${wrong}]`,
+      `is ${ids[wrong]}, but the ids of the tokenizer end at ${vocabSize - 1}; the row was made with another tokenizer`,
+    )
+  }
+  if (weights === undefined && trainOn !== 'all') {
+    throw new TunesmithError(
+      'ERR_TRAIN_ON',
+      `${place(source)} has "input_ids" without "labels" or "weights", so that every token would carry loss; set trainOn ` +
+        'to "all" if that is meant, or add labels (-100 where a token carries none)',
+    )
+  }
+  const scaled = Float32Array.from(ids, (_, index) => (weights?.[index] ?? 1) * weight)
+  scaled[0] = 0
+  return { ids, weights: scaled, straddling: 0 }
+}
