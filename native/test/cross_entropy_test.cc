@@ -116,6 +116,28 @@ TEST_CASE("cross_entropy: logits far beyond the range of exp") {
     }
 }
 
+// However a backend divides a row: the largest logit counts wherever it lies, before or after the target.
+TEST_CASE("cross_entropy: one logit above all others in a large vocabulary") {
+  const int64_t vocabulary = 9001;
+  const std::vector<int32_t> places = {0, 1000, 2047, 2048, 4100, 6143, 6145, 8191, 9000};
+  const int64_t rows = int64_t(places.size());
+  for (const int32_t target : {3, 5000, 8999})
+    for (const auto& [name, backend] : backends()) {
+      const Device device(*backend, DType::kFloat32, DType::kFloat32);
+      Matrix logits(rows, vocabulary), dlogits(rows, vocabulary);
+      for (int64_t r = 0; r < rows; ++r) {
+        logits(r, places[size_t(r)]) = 200, logits(r, target) = 10;
+        dlogits(r, places[size_t(r)]) = 1, dlogits(r, target) = -1;
+      }
+      const std::vector<int32_t> targets(places.size(), target);
+      const Result result = cross_entropy(device, logits, targets, Matrix(1, rows, 1), 1, Into::kOwn);
+      const std::string what = name + ", target " + std::to_string(target);
+      check_close(what + ": nll", result.nll, Matrix(1, rows, 190), device.tolerance(0, 4));
+      check_same(what + ": correct", result.correct, Matrix(1, rows));
+      check_close(what + ": dlogits", result.dlogits, dlogits, device.tolerance(0, 4));
+    }
+}
+
 TEST_CASE("cross_entropy: the first of equal logits is the prediction") {
   for (const int64_t vocabulary : {2, 7, 70, 1003})
     for (const auto& [name, backend] : backends()) {
