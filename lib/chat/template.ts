@@ -6,7 +6,7 @@ import { readFile } from 'node:fs/promises'
 import type { Message } from '../data/conversation.ts'
 import { TunesmithError } from '../errors.ts'
 import { BUILTIN_NAMES, type BuiltinName, builtinTemplate, isBuiltin } from './builtin-templates.ts'
-import { hasGenerationTags, JinjaTemplate, markGenerationTags } from './jinja.ts'
+import { hasGenerationTags, JinjaTemplate } from './jinja.ts'
 import type { Token, Tokenizer } from './tokenizer.ts'
 
 export interface RenderOptions {
@@ -37,16 +37,14 @@ export class ChatTemplate {
   readonly tagged: boolean
   /** Tokens that may end an assistant turn: the one this template writes first, then the model's. */
   readonly stopTokens: readonly Token[]
-  readonly #compiled = new Map<string, { plain: JinjaTemplate; marked: JinjaTemplate }>()
+  readonly #compiled = new Map<string, JinjaTemplate>()
   readonly #variables: Record<string, unknown>
-  readonly #now: Date
 
   /** @throws TunesmithError `ERR_TEMPLATE` where a source does not parse. */
   constructor(tokenizer: Tokenizer, { name, sources, variables = {}, now = new Date() }: TemplateSettings) {
     this.name = name
     this.sources = sources
     this.source = sources.get('default') ?? [...sources.values()][0]!
-    this.#now = now
     const tokens = {
       bos_token: tokenizer.bos,
       eos_token: tokenizer.eos,
@@ -56,7 +54,7 @@ export class ChatTemplate {
     const defined = Object.entries(tokens).flatMap(([key, token]) => (token ? [[key, token.text]] : []))
     this.#variables = { ...Object.fromEntries(defined), ...variables }
     this.tagged = [...sources.values()].some(hasGenerationTags)
-    for (const [key, source] of sources) this.#compiled.set(key, compile(source, name))
+    for (const [key, source] of sources) this.#compiled.set(key, compile(source, name, now))
     this.stopTokens = findStopTokens(this, tokenizer)
   }
 
@@ -77,7 +75,7 @@ export class ChatTemplate {
       documents: null,
       add_generation_prompt: addGenerationPrompt,
     }
-    return (marked ? compiled.marked : compiled.plain).render(variables, this.#now)
+    return compiled.render(variables, marked)
   }
 }
 
@@ -154,10 +152,9 @@ async function readTemplate(path: string): Promise<string> {
   }
 }
 
-function compile(source: string, name: string) {
+function compile(source: string, name: string, now: Date): JinjaTemplate {
   try {
-    const plain = new JinjaTemplate(source)
-    return { plain, marked: hasGenerationTags(source) ? new JinjaTemplate(markGenerationTags(source)) : plain }
+    return new JinjaTemplate(source, now)
   } catch (error) {
     const which = name === 'model' ? "The model's chat template" : `The chat template ${name}`
     throw new TunesmithError('ERR_TEMPLATE', `${which} does not parse: ${(error as Error).message}`, { cause: error })
@@ -168,8 +165,10 @@ function first<T>(map: ReadonlyMap<string, T>): T {
   return [...map.values()][0]!
 }
 
-function withoutWeight({ weight: _, ...message }: Message): Omit<Message, 'weight'> {
-  return message
+function withoutWeight(message: Message): Omit<Message, 'weight'> {
+  if (message.weight === undefined) return message
+  const { weight: _, ...shown } = message
+  return shown
 }
 
 /** Words that no template treats specially. */

@@ -32,7 +32,7 @@ x
 {% endif %}
 `
     assert.equal(render(source), '    Hi\nx\n')
-    assert.equal(render('{{ bos_token }}|{{ eos_token }}|{{ pad_token }}|{{ tools is none }}'), '<s>|</s>||true')
+    assert.equal(render('{{ bos_token }}|{{ eos_token }}|{{ pad_token }}|{{ tools is none }}'), '<s>|</s>||True')
     assert.equal(
       render('{% if enable_thinking is defined and not enable_thinking %}no{% endif %}', { enable_thinking: false }),
       'no',
@@ -60,9 +60,9 @@ x
 
   it('adds only what Python adds', () => {
     assert.equal(render('{{ 1 + 2 }}{{ "a" + "b" }}{{ ([1] + [2]) | length }}{{ 1.5 + 1 }}'), '3ab22.5')
-    assert.throws(() => render('{{ "a" + messages[0] }}'), /cannot add text and an object/)
-    assert.throws(() => render('{{ 1 + "a" }}'), /cannot add integer and text/)
-    assert.throws(() => render('{{ "a" + none }}'), /cannot add text and null/)
+    assert.throws(() => render('{{ "a" + messages[0] }}'), /cannot add str and dict/)
+    assert.throws(() => render('{{ 1 + "a" }}'), /cannot add int and str/)
+    assert.throws(() => render('{{ "a" + none }}'), /cannot add str and None/)
   })
 
   it('reads templates with any line end', () => {
@@ -92,7 +92,7 @@ x
     const weighted = [{ ...messages[1]!, weight: 0.5 }]
     assert.equal(
       render('{{ messages[0].weight is defined }}{{ messages[0] | tojson }}', {}, weighted),
-      'false{"role": "user", "content": "Hi"}',
+      'False{"role": "user", "content": "Hi"}',
     )
   })
 
