@@ -41,7 +41,7 @@ function must(command: string, args: string[]): void {
 }
 
 /** Only the best instruction set of this machine: the code is the same for all, and compiling takes a third of the time. */
-const flags = '-march=native -DHWY_COMPILE_ONLY_STATIC -Wno-error'
+const flags = '-march=native -DHWY_COMPILE_ONLY_STATIC'
 const compile = () => run('ninja', ['-C', build, 'tunesmith_cpu', 'tunesmith_test'])
 const test = () =>
   run(join(build, 'tunesmith_test'), ['--abort-after=1'], { TUNESMITH_BACKEND_DIR: join(build, 'product') })
@@ -50,6 +50,9 @@ rmSync(work, { recursive: true, force: true })
 mkdirSync(work, { recursive: true })
 for (const part of ['CMakeLists.txt', 'package.json', 'native', 'bench/ops'])
   cpSync(part, join(work, part), { recursive: true })
+// A fault may leave a variable unused.
+const lists = join(work, 'CMakeLists.txt')
+writeFileSync(lists, readFileSync(lists, 'utf8').replaceAll(' -Werror', ''))
 const settings = [`-DTUNESMITH_PRODUCT_DIR=${join(build, 'product')}`, `-DCMAKE_CXX_FLAGS=${flags}`]
 must('cmake', ['-S', work, '-B', build, '-G', 'Ninja', '-DCMAKE_BUILD_TYPE=Release', ...settings])
 const clean = compile()
