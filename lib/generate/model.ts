@@ -6,6 +6,7 @@ import { loadParameters } from '../checkpoint/load.ts'
 import { type Checkpoint, checkVocabulary, openCheckpoint } from '../checkpoint/open.ts'
 import type { Message } from '../data/conversation.ts'
 import { TunesmithError, type Warning } from '../errors.ts'
+import { localModel } from '../hub/local.ts'
 import type { BackendName, NativeEngine } from '../native/addon.ts'
 import { asTunesmithError } from '../native/error.ts'
 import { addon } from '../native/load.ts'
@@ -150,13 +151,13 @@ export class Model {
 }
 
 /**
- * Loads a Hugging Face folder for generation.
+ * Loads a Hugging Face folder, or a model of the hub (`org/name[@revision]`) where no such folder exists, for generation.
  *
- * @throws the errors of openCheckpoint, Tokenizer.load, chooseTemplate and chooseDevice
+ * @throws the errors of localModel, openCheckpoint, Tokenizer.load, chooseTemplate and chooseDevice
  */
 export async function loadModel(folder: string, options: LoadModelOptions = {}): Promise<Model> {
   const { device = 'auto', precision = 'auto', threads = 0, chatTemplate = 'model' } = options
-  const checkpoint = await openCheckpoint(folder)
+  const checkpoint = await openCheckpoint(await localModel(folder))
   const tokenizer = await Tokenizer.load(resolve(folder))
   checkVocabulary(checkpoint.spec, tokenizer.vocabSize)
   const { template, fallback } = await chooseTemplate(chatTemplate, tokenizer)
