@@ -1,5 +1,4 @@
 /** A checkpoint that can be talked to: greedy and sampled generation with a key/value cache. */
-import { resolve } from 'node:path'
 import { type ChatTemplate, chooseTemplate } from '../chat/template.ts'
 import { Tokenizer } from '../chat/tokenizer.ts'
 import { loadParameters } from '../checkpoint/load.ts'
@@ -158,7 +157,7 @@ export class Model {
 export async function loadModel(folder: string, options: LoadModelOptions = {}): Promise<Model> {
   const { device = 'auto', precision = 'auto', threads = 0, chatTemplate = 'model' } = options
   const checkpoint = await openCheckpoint(await localModel(folder))
-  const tokenizer = await Tokenizer.load(resolve(folder))
+  const tokenizer = await Tokenizer.load(checkpoint.folder)
   checkVocabulary(checkpoint.spec, tokenizer.vocabSize)
   const { template, fallback } = await chooseTemplate(chatTemplate, tokenizer)
   const chosen = chooseDevice(addon(), { device, precision, threads })
