@@ -19,6 +19,11 @@
  * - `ERR_NOTHING_SUPERVISED`, `ERR_EVERYTHING_SUPERVISED`: no token, or nearly every one, carries loss unasked
  * - `ERR_NO_SUPERVISED_TOKENS`: no token of one step carries loss
  *
+ * Hugging Face hub
+ * - `ERR_HUB_NOT_FOUND`, `ERR_HUB_ACCESS`: no such repository, revision or file; one that HF_TOKEN does not open
+ * - `ERR_HUB_UNREACHABLE`: no network, and not in the cache
+ * - `ERR_HUB_DOWNLOAD`: a server that fails, or a content that is not what the repository lists
+ *
  * Chat template and tokenizer
  * - `ERR_TEMPLATE_NOT_FOUND`, `ERR_TEMPLATE`: no such template; one that does not parse or does not fit the tokenizer
  * - `ERR_HISTORY_REWRITE`: the template renders earlier turns differently, under `historyRewrite: 'error'`

@@ -3,7 +3,7 @@
  * an engine exists and before any weight is read.
  */
 import { readdir, readFile, stat } from 'node:fs/promises'
-import { basename, dirname, join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { TunesmithError, type Warning } from '../errors.ts'
 import type { DecoderSpec, StorageType } from '../native/addon.ts'
 import type { ModelFamily, ParameterSource } from './families/family.ts'
@@ -110,13 +110,9 @@ async function checkFolder(folder: string, path: string): Promise<void> {
 }
 
 function notFound(path: string): TunesmithError {
-  const hub = /^[\w.-]+\/[\w.-]+$/.test(path)
-  const hint = hub
-    ? ` If it is a hub id, download it first (hf download ${path} --local-dir ${basename(path)}) and give the folder.`
-    : ''
   return new TunesmithError(
     'ERR_MODEL_NOT_FOUND',
-    `model folder ${resolve(path)} does not exist or cannot be read.${hint}`,
+    `model folder ${resolve(path)} does not exist or cannot be read. A model of the hub is named org/name.`,
   )
 }
 

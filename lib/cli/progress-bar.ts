@@ -11,7 +11,7 @@ export function showBar(trainer: TrainerEmitter, { stdout, stderr }: Streams): C
   const bar = new Bar(stdout)
   const time = new TimeLeft()
   trainer.on('prepare', ({ stage, done, total }) => {
-    const what = stage === 'data' ? 'reading data' : 'loading weights'
+    const what = doing[stage]
     if (total === undefined) bar.show(`${what}  {tail}`, 0, 0, `${count(done)} rows`)
     else bar.show(`${what} {bar} {percentage} %`, done, total, '')
   })
@@ -39,6 +39,7 @@ export function showBar(trainer: TrainerEmitter, { stdout, stderr }: Streams): C
   return () => bar.close()
 }
 
+const doing = { download: 'downloading', data: 'reading data', model: 'loading weights' }
 const training = 'step {value}/{total} {bar} {percentage} %  {tail}'
 
 /** One bar at a time. Another format ends the one before. */

@@ -1,11 +1,11 @@
 /** A checkpoint that can be talked to: greedy and sampled generation with a key/value cache. */
-import { resolve } from 'node:path'
 import { type ChatTemplate, chooseTemplate } from '../chat/template.ts'
 import { Tokenizer } from '../chat/tokenizer.ts'
 import { loadParameters } from '../checkpoint/load.ts'
 import { type Checkpoint, checkVocabulary, openCheckpoint } from '../checkpoint/open.ts'
 import type { Message } from '../data/conversation.ts'
 import { TunesmithError, type Warning } from '../errors.ts'
+import { localModel } from '../hub/local.ts'
 import type { BackendName, NativeEngine } from '../native/addon.ts'
 import { asTunesmithError } from '../native/error.ts'
 import { addon } from '../native/load.ts'
@@ -150,14 +150,14 @@ export class Model {
 }
 
 /**
- * Loads a Hugging Face folder for generation.
+ * Loads a Hugging Face folder, or a model of the hub (`org/name[@revision]`) where no such folder exists, for generation.
  *
- * @throws the errors of openCheckpoint, Tokenizer.load, chooseTemplate and chooseDevice
+ * @throws the errors of localModel, openCheckpoint, Tokenizer.load, chooseTemplate and chooseDevice
  */
 export async function loadModel(folder: string, options: LoadModelOptions = {}): Promise<Model> {
   const { device = 'auto', precision = 'auto', threads = 0, chatTemplate = 'model' } = options
-  const checkpoint = await openCheckpoint(folder)
-  const tokenizer = await Tokenizer.load(resolve(folder))
+  const checkpoint = await openCheckpoint(await localModel(folder))
+  const tokenizer = await Tokenizer.load(checkpoint.folder)
   checkVocabulary(checkpoint.spec, tokenizer.vocabSize)
   const { template, fallback } = await chooseTemplate(chatTemplate, tokenizer)
   const chosen = chooseDevice(addon(), { device, precision, threads })

@@ -82,8 +82,8 @@ export interface StartEvent {
 
 /** Progress of what comes before the first step. */
 export interface PrepareEvent {
-  stage: 'data' | 'model'
-  /** Rows read and tokenized, or bytes of weights loaded. */
+  stage: 'download' | 'data' | 'model'
+  /** Bytes fetched from the hub, rows read and tokenized, or bytes of weights loaded. */
   done: number
   total?: number
 }

@@ -1,6 +1,9 @@
 /** Relative paths among the options, made absolute against the folder they were written in. */
+import { existsSync } from 'node:fs'
 import { isAbsolute, resolve } from 'node:path'
 import { BUILTIN_NAMES } from '../chat/builtin-templates.ts'
+import { containerOf } from '../data/containers/index.ts'
+import { isHubUri, parseHubRef, type RepoType } from '../hub/ref.ts'
 
 /** Chat templates that are names and not files. */
 export const templateNames: readonly string[] = ['model', ...BUILTIN_NAMES]
@@ -18,13 +21,23 @@ export function absolutePaths(input: unknown, folder: string): unknown {
   if (!isRecord(input)) return input
   const absolute = (value: unknown) =>
     typeof value === 'string' && value.trim() !== '' && !isAbsolute(value) ? resolve(folder, value) : value
-  const file = (value: unknown) => (isRecord(value) ? change(value, { path: absolute }) : absolute(value))
+  const dataPath = (value: unknown) => (isHubName(value, 'dataset', folder) ? value : absolute(value))
+  const file = (value: unknown) => (isRecord(value) ? change(value, { path: dataPath }) : dataPath(value))
   const files = (value: unknown) => (Array.isArray(value) ? value.map(file) : file(value))
+  const modelPath = (value: unknown) => (isHubName(value, 'model', folder) ? value : absolute(value))
   const model = (value: unknown) =>
-    isRecord(value) ? change(value, { config: absolute, tokenizer: absolute }) : absolute(value)
+    isRecord(value) ? change(value, { config: absolute, tokenizer: absolute }) : modelPath(value)
   const template = (value: unknown) => (typeof value === 'string' && isTemplateFile(value) ? absolute(value) : value)
   const data = (value: unknown) => (isRecord(value) ? change(value, { train: files, eval: files }) : value)
   return change(input, { model, output: absolute, data, chatTemplate: template })
+}
+
+/** A name of the hub stays as it is, unless a file of that name exists, or it has the ending of a data file. */
+function isHubName(value: unknown, type: RepoType, folder: string): boolean {
+  if (typeof value !== 'string') return false
+  if (isHubUri(value)) return true
+  if (parseHubRef(value, type) === undefined || existsSync(resolve(folder, value))) return false
+  return type === 'model' || containerOf(value) === undefined
 }
 
 function change(record: Record<string, unknown>, changes: Record<string, (value: unknown) => unknown>) {

@@ -38,7 +38,10 @@ export interface RandomModel {
 }
 
 export interface DataOptions {
-  /** Training data: a path, a glob, or a list of them; JSONL, JSON, CSV or Parquet, one conversation per row. */
+  /**
+   * Training data: a path, a glob, or a list of them; JSONL, JSON, CSV or Parquet, one conversation per row. Or a dataset of
+   * the hub: `org/name`, `hf://datasets/org/name[@revision][/path or glob]`.
+   */
   train: string | DataFile | (string | DataFile)[]
   /** Evaluation data, as `train`. Excludes `evalFraction`. */
   eval?: string | DataFile | (string | DataFile)[]
@@ -55,7 +58,10 @@ export interface DataOptions {
 
 /** Everything a run can be told. Relative paths start at the working directory, in a configuration file at its folder. */
 export interface TrainerOptions {
-  /** Hugging Face folder of the checkpoint to start from, or `{ config, tokenizer, init: 'random' }`. */
+  /**
+   * Checkpoint to start from: a Hugging Face folder, or `org/name[@revision]` on the hub where no such folder exists; or
+   * `{ config, tokenizer, init: 'random' }`.
+   */
   model: string | RandomModel
   /** Folder of the run; the final checkpoint is the folder itself. */
   output: string
@@ -134,7 +140,7 @@ export interface TrainerOptions {
   outputDtype?: 'float32' | 'float16' | 'bfloat16'
 }
 
-/** A data file or glob with an absolute path. */
+/** A data file or glob with an absolute path, or a dataset of the hub. */
 export interface ResolvedDataFile {
   path: string
   format: DataFormat
@@ -142,8 +148,8 @@ export interface ResolvedDataFile {
 }
 
 export type ResolvedModel =
-  | { folder: string }
-  | { config: string | Record<string, unknown>; tokenizer: string; init: 'random' }
+  /** An absolute path, or a name of the hub. */
+  { folder: string } | { config: string | Record<string, unknown>; tokenizer: string; init: 'random' }
 
 /**
  * Options with every default in its place and absolute paths. What depends on the model, the data or the device stays

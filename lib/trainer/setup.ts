@@ -15,6 +15,8 @@ import {
 import { checkOutput } from '../checkpoint/publish.ts'
 import { checkpointBytes } from '../checkpoint/save.ts'
 import { TunesmithError, type Warning } from '../errors.ts'
+import { localData, localModel } from '../hub/local.ts'
+import type { HubHooks } from '../hub/repo.ts'
 import type { EngineOptions, StorageType } from '../native/addon.ts'
 import { addon } from '../native/load.ts'
 import { courseLength } from './course.ts'
@@ -54,9 +56,14 @@ export interface Report {
  * @throws TunesmithError for whatever is wrong with the options, the model, the data or the output
  */
 export async function setUp(options: ResolvedOptions, report: Report, signal?: AbortSignal): Promise<Setup> {
-  const { model, checkpoint } = await findModel(options)
+  const hub = {
+    onProgress: (done: number, total: number) => report.prepare({ stage: 'download', done, total }),
+    onWarning: (warning: Warning) => report.warning(warning),
+    signal,
+  }
+  const { model, checkpoint } = await findModel(options, hub)
   for (const warning of model.warnings) report.warning(warning)
-  const tokenizer = await Tokenizer.load('folder' in options.model ? options.model.folder : options.model.tokenizer)
+  const tokenizer = await Tokenizer.load('folder' in options.model ? model.folder! : options.model.tokenizer)
   checkVocabulary(model.spec, tokenizer.vocabSize)
   const outputDtype = options.outputDtype ?? model.sourceDtype
   await checkOutput(options.output, {
@@ -67,7 +74,12 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
   for (const warning of device.warnings) report.warning(warning)
   signal?.throwIfAborted()
 
-  const data = await prepare({ ...options, maxLength: maxLengthOf(options, model) }, tokenizer, {
+  const files = {
+    ...options.data,
+    train: await localData(options.data.train, 'train', hub),
+    eval: await localData(options.data.eval, 'eval', hub),
+  }
+  const data = await prepare({ ...options, data: files, maxLength: maxLengthOf(options, model) }, tokenizer, {
     ...(signal && { signal }),
     onProgress: ({ rows }) => report.prepare({ stage: 'data', done: rows }),
   })
@@ -132,11 +144,12 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
   }
 }
 
-async function findModel({
-  model,
-}: ResolvedOptions): Promise<{ model: ModelDescription; checkpoint: Checkpoint | undefined }> {
+async function findModel(
+  { model }: ResolvedOptions,
+  hub: HubHooks,
+): Promise<{ model: ModelDescription; checkpoint: Checkpoint | undefined }> {
   if ('folder' in model) {
-    const checkpoint = await openCheckpoint(model.folder)
+    const checkpoint = await openCheckpoint(await localModel(model.folder, hub))
     return { model: checkpoint, checkpoint }
   }
   return { model: await describeModel(model.config), checkpoint: undefined }

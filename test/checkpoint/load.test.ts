@@ -134,14 +134,9 @@ describe('opening a checkpoint', () => {
     await rejects(openCheckpoint(folder()), 'ERR_SAFETENSORS_HEADER', /model\.safetensors is malformed/)
   })
 
-  it('refuses a folder that is none, and a hub id with the way to fetch it', async () => {
+  it('refuses a folder that is none, and says how models of the hub are named', async () => {
     await rejects(openCheckpoint(join(folder(), 'none')), 'ERR_MODEL_NOT_FOUND', /none does not exist/)
-    await rejects(
-      openCheckpoint('some-org/some-model'),
-      'ERR_MODEL_NOT_FOUND',
-      /hub id/,
-      /hf download some-org\/some-model/,
-    )
+    await rejects(openCheckpoint('some-org/some-model'), 'ERR_MODEL_NOT_FOUND', /A model of the hub is named org\/name/)
     await rejects(openCheckpoint(folder()), 'ERR_MODEL_NOT_FOUND', /has no config\.json/)
     writeFileSync(join(folder(), 'config.json'), '{')
     await rejects(openCheckpoint(folder()), 'ERR_INVALID_CONFIG', /config\.json is not valid JSON/)

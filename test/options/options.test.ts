@@ -116,6 +116,25 @@ describe('the options', () => {
     assert.equal(options.chatTemplate, join(base, 't.jinja'))
   })
 
+  it('keep names of the hub, unless a local path has that name or it ends like a data file', () => {
+    const of = (model: string, train: string) => {
+      const options = parseOptions({ model, output: 'out', data: { train } }, join(import.meta.dirname, '..'))
+      return [(options.model as { folder: string }).folder, options.data.train[0]!.path]
+    }
+    assert.deepEqual(of('org/name@v1', 'org/name'), ['org/name@v1', 'org/name'])
+    assert.deepEqual(of('hf://org/name', 'hf://datasets/org/name/a.jsonl'), [
+      'hf://org/name',
+      'hf://datasets/org/name/a.jsonl',
+    ])
+    const here = join(import.meta.dirname, '..')
+    assert.deepEqual(of('test/golden', 'data/train.jsonl'), ['test/golden', join(here, 'data/train.jsonl')])
+    assert.deepEqual(of('golden/stories260K', 'data/*.jsonl'), [
+      join(here, 'golden/stories260K'),
+      join(here, 'data/*.jsonl'),
+    ])
+    assert.deepEqual(of('./org/name', 'golden/data'), [join(here, 'org/name'), join(here, 'golden/data')])
+  })
+
   it('take a whole model configuration as an object', () => {
     const config = { model_type: 'llama', hidden_size: 8 }
     const { model } = parseOptions({ ...least, model: { config, tokenizer: '/t', init: 'random' } }, base)
