@@ -8,16 +8,28 @@ import type { Tokenizer } from '../chat/tokenizer.ts'
 import { type WeightedText, type WeightedTokens, weighTokens } from '../chat/weights.ts'
 import { type Example, isTokenRow, type Row, type Source } from '../data/conversation.ts'
 import { type DataEntry, resolveFiles } from '../data/paths.ts'
-import { readRows } from '../data/read.ts'
+import { type FileFormat, readRows } from '../data/read.ts'
 import { RowProblem } from '../data/rows.ts'
 import { splitKey } from '../data/split.ts'
-import { TunesmithError } from '../errors.ts'
+import { TunesmithError, type Warning } from '../errors.ts'
 import { countSupervised, ExamplePool } from './example-set.ts'
 import { checkTooLong, fitLength } from './length.ts'
 import type { PrepareHooks, PrepareOptions, Side } from './prepared.ts'
 import { RowTexts } from './row-texts.ts'
-import { Tally } from './tally.ts'
+import { type PassCounts, Tally } from './tally.ts'
 import { weightedTokenRow } from './token-row.ts'
+
+/** Everything a pass finds: JSON but for the conversations, so that the cache can keep it. */
+export interface PassResult {
+  train: Conversations
+  /** Undefined without evaluation files. */
+  eval?: Conversations
+  counts: PassCounts
+  formats: FileFormat[]
+  warnings: Warning[]
+  /** Whether a conversation came, so that a template was chosen. */
+  usesTemplate: boolean
+}
 
 /** The conversations of one side. */
 export interface Conversations {
@@ -40,7 +52,7 @@ const BATCH_ROWS = 256
 const TURN_MS = 8
 
 export class Pass {
-  readonly tally: Tally
+  readonly #tally: Tally
   readonly #options: PrepareOptions
   readonly #tokenizer: Tokenizer
   readonly #hooks: PrepareHooks
@@ -53,8 +65,8 @@ export class Pass {
     this.#options = options
     this.#tokenizer = tokenizer
     this.#hooks = hooks
-    this.tally = new Tally(options)
-    this.#texts = new RowTexts(options, tokenizer, this.tally.warnings)
+    this.#tally = new Tally(options)
+    this.#texts = new RowTexts(options, tokenizer, this.#tally.warnings)
   }
 
   /** The template of the conversations; undefined where none has come. */
@@ -63,15 +75,29 @@ export class Pass {
   }
 
   /**
-   * Reads the files of one side.
+   * Reads everything.
    *
    * @throws TunesmithError as prepare().
    */
-  async read(side: Side, entries: readonly DataEntry[]): Promise<Conversations> {
+  async run(): Promise<PassResult> {
+    const { data } = this.#options
+    const train = await this.#read('train', data.train)
+    const evaluation = data.eval.length > 0 ? await this.#read('eval', data.eval) : undefined
+    return {
+      train,
+      ...(evaluation && { eval: evaluation }),
+      counts: this.#tally.counts(),
+      formats: this.#tally.report.formats,
+      warnings: this.#tally.allWarnings(),
+      usesTemplate: this.template !== undefined,
+    }
+  }
+
+  async #read(side: Side, entries: readonly DataEntry[]): Promise<Conversations> {
     const files = await resolveFiles(entries)
     const done: Conversations = { pieces: [], keys: [] }
-    const { report, tooLong } = this.tally
-    const before = { rows: report.rows, valid: this.tally.validRows, tooLong: tooLong.count }
+    const { report, tooLong } = this.#tally
+    const before = { rows: report.rows, valid: this.#tally.validRows, tooLong: tooLong.count }
     const tellProgress = () => this.#hooks.onProgress?.({ side, rows: report.rows - before.rows, tokens: this.#tokens })
     this.#tokens = 0
     let pending: Promise<void> = Promise.resolve()
@@ -90,7 +116,7 @@ export class Pass {
     checkTooLong(
       {
         tooLong: tooLong.count - before.tooLong,
-        rows: this.tally.validRows - before.valid,
+        rows: this.#tally.validRows - before.valid,
         kept: done.pieces.length,
         examples: tooLong.examples,
       },
@@ -142,15 +168,15 @@ export class Pass {
 
   /** The last stage: what of a row becomes examples. */
   #add(row: Row, weighed: readonly WeightedTokens[], done: Conversations): void {
-    const fitting = fitLength(weighed, row.source, this.#options, this.tally)
+    const fitting = fitLength(weighed, row.source, this.#options, this.#tally)
     if (fitting === undefined) return
     const trained = fitting.filter(({ weights }) => countSupervised(weights) > 0)
     if (trained.length === 0) {
-      this.tally.unsupervised.add(row.source)
+      this.#tally.unsupervised.add(row.source)
       return
     }
-    if (weighed.length > 1) this.tally.split++
-    for (const { straddling } of trained) this.tally.straddling += straddling
+    if (weighed.length > 1) this.#tally.split++
+    for (const { straddling } of trained) this.#tally.straddling += straddling
     const pieces = trained.map(({ ids, weights }) => this.#pool.add(ids, weights, row.source))
     for (const { ids } of pieces) this.#tokens += ids.length
     done.pieces.push(pieces)
@@ -163,7 +189,7 @@ export class Pass {
       await work()
     } catch (error) {
       if (!(error instanceof RowProblem)) throw error
-      this.tally.report.bad.add(source, error)
+      this.#tally.report.bad.add(source, error)
     }
   }
 }

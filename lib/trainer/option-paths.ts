@@ -24,7 +24,7 @@ export function absolutePaths(input: unknown, folder: string): unknown {
     isRecord(value) ? change(value, { config: absolute, tokenizer: absolute }) : absolute(value)
   const template = (value: unknown) => (typeof value === 'string' && isTemplateFile(value) ? absolute(value) : value)
   const data = (value: unknown) => (isRecord(value) ? change(value, { train: files, eval: files }) : value)
-  return change(input, { model, output: absolute, data, chatTemplate: template })
+  return change(input, { model, output: absolute, data, chatTemplate: template, cache: absolute })
 }
 
 function change(record: Record<string, unknown>, changes: Record<string, (value: unknown) => unknown>) {

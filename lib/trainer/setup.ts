@@ -69,7 +69,7 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
 
   const data = await prepare({ ...options, maxLength: maxLengthOf(options, model) }, tokenizer, {
     ...(signal && { signal }),
-    onProgress: ({ rows }) => report.prepare({ stage: 'data', done: rows }),
+    onProgress: ({ rows, cached }) => report.prepare({ stage: 'data', done: rows, ...(cached && { cached }) }),
   })
   for (const warning of data.warnings) report.warning(warning)
 
