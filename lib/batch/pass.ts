@@ -3,6 +3,7 @@
  * Native threads tokenise one batch while the next is rendered.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { Encoding } from '../chat/encoding.ts'
 import type { ChatTemplate } from '../chat/template.ts'
 import type { Tokenizer } from '../chat/tokenizer.ts'
 import { type WeightedText, type WeightedTokens, weighTokens } from '../chat/weights.ts'
@@ -46,6 +47,24 @@ interface Rendered {
   tokens?: WeightedTokens
 }
 
+/** For a look at single rows on their way. */
+export interface Watch {
+  /** Rows per side that are led through. */
+  rows: number
+  /** Told of each row that became examples. */
+  onRow: (seen: SeenRow) => void
+}
+
+/** A row with what its examples were made of. */
+export interface SeenRow {
+  row: Row
+  texts: readonly WeightedText[]
+  /** One per text. */
+  encodings: readonly Encoding[]
+  /** Those that carry loss, at most one per text. */
+  examples: readonly Example[]
+}
+
 /** Rows per native batch: enough to occupy every core, few enough for steady progress. */
 const BATCH_ROWS = 256
 /** Rendering gives way to the event loop after so many milliseconds. */
@@ -56,15 +75,17 @@ export class Pass {
   readonly #options: PrepareOptions
   readonly #tokenizer: Tokenizer
   readonly #hooks: PrepareHooks
+  readonly #watch: Watch | undefined
   readonly #pool = new ExamplePool()
   readonly #texts: RowTexts
   /** Of the side that is being read. */
   #tokens = 0
 
-  constructor(options: PrepareOptions, tokenizer: Tokenizer, hooks: PrepareHooks) {
+  constructor(options: PrepareOptions, tokenizer: Tokenizer, hooks: PrepareHooks, watch?: Watch) {
     this.#options = options
     this.#tokenizer = tokenizer
     this.#hooks = hooks
+    this.#watch = watch
     this.#tally = new Tally(options)
     this.#texts = new RowTexts(options, tokenizer, this.#tally.warnings)
   }
@@ -101,18 +122,18 @@ export class Pass {
     const tellProgress = () => this.#hooks.onProgress?.({ side, rows: report.rows - before.rows, tokens: this.#tokens })
     this.#tokens = 0
     let pending: Promise<void> = Promise.resolve()
-    for await (const rows of readRows(files, report)) {
-      for (let start = 0; start < rows.length; start += BATCH_ROWS) {
-        const rendered = await this.#render(rows.slice(start, start + BATCH_ROWS))
-        await pending
-        pending = this.#tokenise(rendered, done)
-        // Awaited above or below; until then, and where reading fails meanwhile, its failure must not go unhandled.
-        pending.catch(() => {})
-        tellProgress()
-      }
+    for await (const rows of this.#batches(files)) {
+      const rendered = await this.#render(rows)
+      await pending
+      pending = this.#tokenise(rendered, done)
+      // Awaited above or below; until then, and where reading fails meanwhile, its failure must not go unhandled.
+      pending.catch(() => {})
+      tellProgress()
     }
     await pending
     tellProgress()
+    // A few rows say nothing about the share of all.
+    if (this.#watch) return done
     checkTooLong(
       {
         tooLong: tooLong.count - before.tooLong,
@@ -126,6 +147,21 @@ export class Pass {
       throw new TunesmithError('ERR_NOTHING_SUPERVISED', 'No token of the evaluation data carries loss')
     }
     return done
+  }
+
+  /** All rows, or as many as are watched; those that were read beyond do not count. */
+  async *#batches(files: readonly DataEntry[]): AsyncGenerator<Row[]> {
+    const { report } = this.#tally
+    let left = this.#watch?.rows ?? Number.POSITIVE_INFINITY
+    for await (const rows of readRows(files, report)) {
+      for (let start = 0; start < rows.length && left > 0; start += BATCH_ROWS) {
+        const batch = rows.slice(start, start + Math.min(BATCH_ROWS, left))
+        left -= batch.length
+        if (left === 0) report.rows -= rows.length - start - batch.length
+        yield batch
+      }
+      if (left === 0) return
+    }
   }
 
   /** Validates against template and tokenizer and renders; the slow part on the JavaScript thread. */
@@ -154,26 +190,24 @@ export class Pass {
     const encodings = await this.#tokenizer.encodeBatch(rendered.flatMap(({ texts }) => texts.map(({ text }) => text)))
     let next = 0
     for (const { row, texts, tokens } of rendered) {
-      const first = next
+      const own = encodings.slice(next, next + texts.length)
       next += texts.length
       await this.#orBad(row.source, async () => {
-        this.#add(
-          row,
-          tokens ? [tokens] : texts.map((text, i) => weighTokens(text, encodings[first + i]!, this.#tokenizer)),
-          done,
-        )
+        const weighed = tokens ? [tokens] : texts.map((text, i) => weighTokens(text, own[i]!, this.#tokenizer))
+        const examples = this.#add(row, weighed, done)
+        if (examples) this.#watch?.onRow({ row, texts, encodings: own, examples })
       })
     }
   }
 
   /** The last stage: what of a row becomes examples. */
-  #add(row: Row, weighed: readonly WeightedTokens[], done: Conversations): void {
+  #add(row: Row, weighed: readonly WeightedTokens[], done: Conversations): Example[] | undefined {
     const fitting = fitLength(weighed, row.source, this.#options, this.#tally)
-    if (fitting === undefined) return
+    if (fitting === undefined) return undefined
     const trained = fitting.filter(({ weights }) => countSupervised(weights) > 0)
     if (trained.length === 0) {
       this.#tally.unsupervised.add(row.source)
-      return
+      return undefined
     }
     if (weighed.length > 1) this.#tally.split++
     for (const { straddling } of trained) this.#tally.straddling += straddling
@@ -181,6 +215,7 @@ export class Pass {
     for (const { ids } of pieces) this.#tokens += ids.length
     done.pieces.push(pieces)
     if (this.#options.data.evalFraction > 0) done.keys.push(splitKey(row))
+    return pieces
   }
 
   /** Runs `work`; a problem of the row is counted or thrown as data.onBadRow says. */

@@ -17,6 +17,7 @@ import { checkpointBytes } from '../checkpoint/save.ts'
 import { TunesmithError, type Warning } from '../errors.ts'
 import type { EngineOptions, StorageType } from '../native/addon.ts'
 import { addon } from '../native/load.ts'
+import { type Preview, previewData } from '../preview/preview.ts'
 import { courseLength } from './course.ts'
 import { chooseDevice, type Device } from './device.ts'
 import type { DataCounts, PrepareEvent, TrainingPlan } from './events.ts'
@@ -54,10 +55,8 @@ export interface Report {
  * @throws TunesmithError for whatever is wrong with the options, the model, the data or the output
  */
 export async function setUp(options: ResolvedOptions, report: Report, signal?: AbortSignal): Promise<Setup> {
-  const { model, checkpoint } = await findModel(options)
+  const { model, checkpoint, tokenizer } = await openBase(options)
   for (const warning of model.warnings) report.warning(warning)
-  const tokenizer = await Tokenizer.load('folder' in options.model ? options.model.folder : options.model.tokenizer)
-  checkVocabulary(model.spec, tokenizer.vocabSize)
   const outputDtype = options.outputDtype ?? model.sourceDtype
   await checkOutput(options.output, {
     source: model.folder,
@@ -130,6 +129,27 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
     outputDtype,
     plan,
   }
+}
+
+/** The model without its weights, and the tokenizer: what data is prepared for. */
+async function openBase(options: ResolvedOptions) {
+  const { model, checkpoint } = await findModel(options)
+  const tokenizer = await Tokenizer.load('folder' in options.model ? options.model.folder : options.model.tokenizer)
+  checkVocabulary(model.spec, tokenizer.vocabSize)
+  return { model, checkpoint, tokenizer }
+}
+
+/** The first `rows` rows as training would see them. Nothing is written, neither weights nor a device are needed. */
+export async function previewRows(
+  options: ResolvedOptions,
+  rows: number,
+  report: Report,
+  signal?: AbortSignal,
+): Promise<Preview> {
+  const { model, tokenizer } = await openBase(options)
+  const preview = await previewData({ ...options, maxLength: maxLengthOf(options, model) }, tokenizer, rows, signal)
+  for (const warning of preview.warnings) report.warning(warning)
+  return preview
 }
 
 async function findModel({
