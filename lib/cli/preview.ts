@@ -78,7 +78,7 @@ async function writePage(file: string, page: string): Promise<void> {
 }
 
 /** What stands under the conversations: tokens per role, the template, and what became of the rows. */
-export function summaryTable({ roles, template, counts }: Preview): string {
+export function summaryTable({ roles, template, formats, counts }: Preview): string {
   const total = roles.reduce((sum, { tokens }) => sum + tokens, 0)
   return table([
     ['Tokens of these rows, and those with loss'],
@@ -88,6 +88,7 @@ export function summaryTable({ roles, template, counts }: Preview): string {
     ),
     ['Data'],
     ['rows', count(counts.rows)],
+    ...formats.map(({ file, format, evidence }) => ['format', `${format}, ${evidence} (${file})`] as const),
     ...counts.dropped.map(
       ({ reason, count: rows, examples }) => ['dropped', `${count(rows)}: ${reason} (${examples.join(', ')})`] as const,
     ),

@@ -34,6 +34,9 @@ export function htmlPreview(preview: Preview): string {
     ...preview.examples.map(exampleHtml),
     '<h2>Tokens per role</h2>',
     roleTable(preview),
+    ...preview.formats.map(
+      ({ file, format, evidence }) => `<p>${escaped(file)}: read as ${escaped(format)}, ${escaped(evidence)}</p>`,
+    ),
     ...preview.warnings.map(({ code, message }) => `<p>${escaped(message)} [${escaped(code)}]</p>`),
   ]
   return `<!doctype html>

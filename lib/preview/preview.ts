@@ -9,6 +9,7 @@ import type { ChatTemplate } from '../chat/template.ts'
 import { TokenBytes } from '../chat/token-bytes.ts'
 import type { Tokenizer } from '../chat/tokenizer.ts'
 import type { Source } from '../data/conversation.ts'
+import type { FileFormat } from '../data/read.ts'
 import { TunesmithError, type Warning } from '../errors.ts'
 import { rolesOfTokens, type Turn } from './roles.ts'
 
@@ -19,6 +20,8 @@ export interface Preview {
   roles: RoleTotal[]
   /** Where the chat template comes from: 'model', a built-in name or a file; 'none' for plain text. */
   template: string
+  /** As what each file was read, and why. */
+  formats: FileFormat[]
   /** What became of the rows looked at. */
   counts: Omit<PrepareCounts, 'used' | 'evaluated'>
   warnings: Warning[]
@@ -72,14 +75,14 @@ export async function previewData(
     { ...(signal && { signal }) },
     watch,
   )
-  const { counts, warnings } = await pass.run()
+  const { counts, formats, warnings } = await pass.run()
   const bytes = new TokenBytes(tokenizer)
   const special = new Set(tokenizer.added.filter((token) => token.special).map(({ id }) => id))
   const describe = (id: number, weight: number, turn: Turn): PreviewToken => {
     return { id, weight, bytes: bytes.of(id), special: special.has(id), turn }
   }
   const examples = seen.flatMap((row) => examplesOf(row, pass.template, describe))
-  return { examples, roles: roleTotals(examples), template: pass.template?.name ?? 'none', counts, warnings }
+  return { examples, roles: roleTotals(examples), template: pass.template?.name ?? 'none', formats, counts, warnings }
 }
 
 function examplesOf(

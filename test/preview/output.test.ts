@@ -43,6 +43,7 @@ const preview: Preview = {
     { role: 'assistant', tokens: 7, supervisedTokens: 5 },
   ],
   template: 'model',
+  formats: [{ file: 'chat<1>.jsonl', format: 'messages', evidence: 'has "messages" & more' }],
   counts: { rows: 1, dropped: [], droppedTokens: 0, droppedSupervisedTokens: 0, split: 1, straddling: 0 },
   warnings: [{ code: 'WARN_X', message: 'beware of <script>' }],
 }
@@ -123,6 +124,7 @@ describe('preview as HTML', () => {
     assert.ok(!page.includes('<b>') && !page.includes('<script') && !page.includes('chat<1>'))
     assert.ok(page.includes('chat&lt;1&gt;.jsonl:3') && page.includes('beware of &lt;script&gt;'))
     assert.doesNotMatch(page, /(src|href)=|url\(|@import|https?:/)
+    assert.ok(page.includes('read as messages, has &quot;messages&quot; &amp; more'))
     assert.ok(page.includes("default-src 'none'"))
   })
 
@@ -199,6 +201,7 @@ describe('tunesmith preview', () => {
     assert.match(stdout, /assistant +\d+ \(\d+\.\d %\), \d+ with loss/)
     assert.match(stdout, /user +\d+ \(\d+\.\d %\), 0 with loss/)
     assert.match(stdout, /rows +3\n/)
+    assert.match(stdout, /format +messages, .+"messages".+chat\.jsonl/)
     assert.match(stdout, /chat template +chatml/)
     assert.match(stderr, /WARN_TEMPLATE_FALLBACK/)
   })

@@ -164,6 +164,25 @@ describe('preview', () => {
     assert.deepEqual([preview.template, preview.examples[0]!.supervisedTokens], ['none', 5])
   })
 
+  it('tells prompt from completion, and tokens that come as they are', async () => {
+    const pair = await write('pair.jsonl', jsonl({ prompt: 'Two and two? ', completion: 'Four.' }))
+    const preview = await previewData(prepareOptions(pair), chatml, 1)
+    assert.deepEqual(turns(preview), [
+      [
+        ['prompt', 'Two and two? '],
+        ['completion', 'Four.</s>'],
+      ],
+    ])
+    assert.deepEqual(
+      preview.roles.map(({ supervisedTokens }) => supervisedTokens),
+      [0, 'Four.'.length + 1],
+    )
+    assert.match(preview.formats[0]!.format, /^prompt-completion$/)
+    const ids = [...(await chatml.encode('abc')).ids]
+    const tokens = await write('tokens.jsonl', jsonl({ input_ids: ids, labels: [-100, ...ids.slice(1)] }))
+    assert.deepEqual(turns(await previewData(prepareOptions(tokens), chatml, 1)), [[['tokens', 'abc']]])
+  })
+
   it('shows what training refuses for its share of loss', async () => {
     const train = await write('none.jsonl', jsonl(exchange('a', 'b')))
     const long = await write('long.jsonl', jsonl(exchange('a', 'b'.repeat(200))))
