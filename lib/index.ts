@@ -10,6 +10,7 @@ export {
   type SamplingOptions,
 } from './generate/index.ts'
 export type { BackendStatus, MemoryPlan } from './native/addon.ts'
+export type { Preview, PreviewExample, PreviewToken, RoleTotal } from './preview/preview.ts'
 export type {
   CheckpointEvent,
   DataCounts,

@@ -3,21 +3,34 @@
  * Native threads tokenise one batch while the next is rendered.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { Encoding } from '../chat/encoding.ts'
 import type { ChatTemplate } from '../chat/template.ts'
 import type { Tokenizer } from '../chat/tokenizer.ts'
 import { type WeightedText, type WeightedTokens, weighTokens } from '../chat/weights.ts'
 import { type Example, isTokenRow, type Row, type Source } from '../data/conversation.ts'
 import { type DataEntry, resolveFiles } from '../data/paths.ts'
-import { readRows } from '../data/read.ts'
+import { type FileFormat, readRows } from '../data/read.ts'
 import { RowProblem } from '../data/rows.ts'
 import { splitKey } from '../data/split.ts'
-import { TunesmithError } from '../errors.ts'
+import { TunesmithError, type Warning } from '../errors.ts'
 import { countSupervised, ExamplePool } from './example-set.ts'
 import { checkTooLong, fitLength } from './length.ts'
 import type { PrepareHooks, PrepareOptions, Side } from './prepared.ts'
 import { RowTexts } from './row-texts.ts'
-import { Tally } from './tally.ts'
+import { type PassCounts, Tally } from './tally.ts'
 import { weightedTokenRow } from './token-row.ts'
+
+/** Everything a pass finds: JSON but for the conversations, so that the cache can keep it. */
+export interface PassResult {
+  train: Conversations
+  /** Undefined without evaluation files. */
+  eval?: Conversations
+  counts: PassCounts
+  formats: FileFormat[]
+  warnings: Warning[]
+  /** Whether a conversation came, so that a template was chosen. */
+  usesTemplate: boolean
+}
 
 /** The conversations of one side. */
 export interface Conversations {
@@ -34,27 +47,47 @@ interface Rendered {
   tokens?: WeightedTokens
 }
 
+/** For a look at single rows on their way. */
+export interface Watch {
+  /** Rows per side that are led through. */
+  rows: number
+  /** Told of each row that became examples. */
+  onRow: (seen: SeenRow) => void
+}
+
+/** A row with what its examples were made of. */
+export interface SeenRow {
+  row: Row
+  texts: readonly WeightedText[]
+  /** One per text. */
+  encodings: readonly Encoding[]
+  /** Those that carry loss, at most one per text. */
+  examples: readonly Example[]
+}
+
 /** Rows per native batch: enough to occupy every core, few enough for steady progress. */
 const BATCH_ROWS = 256
 /** Rendering gives way to the event loop after so many milliseconds. */
 const TURN_MS = 8
 
 export class Pass {
-  readonly tally: Tally
+  readonly #tally: Tally
   readonly #options: PrepareOptions
   readonly #tokenizer: Tokenizer
   readonly #hooks: PrepareHooks
+  readonly #watch: Watch | undefined
   readonly #pool = new ExamplePool()
   readonly #texts: RowTexts
   /** Of the side that is being read. */
   #tokens = 0
 
-  constructor(options: PrepareOptions, tokenizer: Tokenizer, hooks: PrepareHooks) {
+  constructor(options: PrepareOptions, tokenizer: Tokenizer, hooks: PrepareHooks, watch?: Watch) {
     this.#options = options
     this.#tokenizer = tokenizer
     this.#hooks = hooks
-    this.tally = new Tally(options)
-    this.#texts = new RowTexts(options, tokenizer, this.tally.warnings)
+    this.#watch = watch
+    this.#tally = new Tally(options)
+    this.#texts = new RowTexts(options, tokenizer, this.#tally.warnings)
   }
 
   /** The template of the conversations; undefined where none has come. */
@@ -63,34 +96,48 @@ export class Pass {
   }
 
   /**
-   * Reads the files of one side.
+   * Reads everything.
    *
    * @throws TunesmithError as prepare().
    */
-  async read(side: Side, entries: readonly DataEntry[]): Promise<Conversations> {
+  async run(): Promise<PassResult> {
+    const { data } = this.#options
+    const train = await this.#read('train', data.train)
+    const evaluation = data.eval.length > 0 ? await this.#read('eval', data.eval) : undefined
+    return {
+      train,
+      ...(evaluation && { eval: evaluation }),
+      counts: this.#tally.counts(),
+      formats: this.#tally.report.formats,
+      warnings: this.#tally.allWarnings(),
+      usesTemplate: this.template !== undefined,
+    }
+  }
+
+  async #read(side: Side, entries: readonly DataEntry[]): Promise<Conversations> {
     const files = await resolveFiles(entries)
     const done: Conversations = { pieces: [], keys: [] }
-    const { report, tooLong } = this.tally
-    const before = { rows: report.rows, valid: this.tally.validRows, tooLong: tooLong.count }
+    const { report, tooLong } = this.#tally
+    const before = { rows: report.rows, valid: this.#tally.validRows, tooLong: tooLong.count }
     const tellProgress = () => this.#hooks.onProgress?.({ side, rows: report.rows - before.rows, tokens: this.#tokens })
     this.#tokens = 0
     let pending: Promise<void> = Promise.resolve()
-    for await (const rows of readRows(files, report)) {
-      for (let start = 0; start < rows.length; start += BATCH_ROWS) {
-        const rendered = await this.#render(rows.slice(start, start + BATCH_ROWS))
-        await pending
-        pending = this.#tokenise(rendered, done)
-        // Awaited above or below; until then, and where reading fails meanwhile, its failure must not go unhandled.
-        pending.catch(() => {})
-        tellProgress()
-      }
+    for await (const rows of this.#batches(files)) {
+      const rendered = await this.#render(rows)
+      await pending
+      pending = this.#tokenise(rendered, done)
+      // Awaited above or below; until then, and where reading fails meanwhile, its failure must not go unhandled.
+      pending.catch(() => {})
+      tellProgress()
     }
     await pending
     tellProgress()
+    // A few rows say nothing about the share of all.
+    if (this.#watch) return done
     checkTooLong(
       {
         tooLong: tooLong.count - before.tooLong,
-        rows: this.tally.validRows - before.valid,
+        rows: this.#tally.validRows - before.valid,
         kept: done.pieces.length,
         examples: tooLong.examples,
       },
@@ -100,6 +147,21 @@ export class Pass {
       throw new TunesmithError('ERR_NOTHING_SUPERVISED', 'No token of the evaluation data carries loss')
     }
     return done
+  }
+
+  /** All rows, or as many as are watched; those that were read beyond do not count. */
+  async *#batches(files: readonly DataEntry[]): AsyncGenerator<Row[]> {
+    const { report } = this.#tally
+    let left = this.#watch?.rows ?? Number.POSITIVE_INFINITY
+    for await (const rows of readRows(files, report)) {
+      for (let start = 0; start < rows.length && left > 0; start += BATCH_ROWS) {
+        const batch = rows.slice(start, start + Math.min(BATCH_ROWS, left))
+        left -= batch.length
+        if (left === 0) report.rows -= rows.length - start - batch.length
+        yield batch
+      }
+      if (left === 0) return
+    }
   }
 
   /** Validates against template and tokenizer and renders; the slow part on the JavaScript thread. */
@@ -128,33 +190,32 @@ export class Pass {
     const encodings = await this.#tokenizer.encodeBatch(rendered.flatMap(({ texts }) => texts.map(({ text }) => text)))
     let next = 0
     for (const { row, texts, tokens } of rendered) {
-      const first = next
+      const own = encodings.slice(next, next + texts.length)
       next += texts.length
       await this.#orBad(row.source, async () => {
-        this.#add(
-          row,
-          tokens ? [tokens] : texts.map((text, i) => weighTokens(text, encodings[first + i]!, this.#tokenizer)),
-          done,
-        )
+        const weighed = tokens ? [tokens] : texts.map((text, i) => weighTokens(text, own[i]!, this.#tokenizer))
+        const examples = this.#add(row, weighed, done)
+        if (examples) this.#watch?.onRow({ row, texts, encodings: own, examples })
       })
     }
   }
 
   /** The last stage: what of a row becomes examples. */
-  #add(row: Row, weighed: readonly WeightedTokens[], done: Conversations): void {
-    const fitting = fitLength(weighed, row.source, this.#options, this.tally)
-    if (fitting === undefined) return
+  #add(row: Row, weighed: readonly WeightedTokens[], done: Conversations): Example[] | undefined {
+    const fitting = fitLength(weighed, row.source, this.#options, this.#tally)
+    if (fitting === undefined) return undefined
     const trained = fitting.filter(({ weights }) => countSupervised(weights) > 0)
     if (trained.length === 0) {
-      this.tally.unsupervised.add(row.source)
-      return
+      this.#tally.unsupervised.add(row.source)
+      return undefined
     }
-    if (weighed.length > 1) this.tally.split++
-    for (const { straddling } of trained) this.tally.straddling += straddling
+    if (weighed.length > 1) this.#tally.split++
+    for (const { straddling } of trained) this.#tally.straddling += straddling
     const pieces = trained.map(({ ids, weights }) => this.#pool.add(ids, weights, row.source))
     for (const { ids } of pieces) this.#tokens += ids.length
     done.pieces.push(pieces)
     if (this.#options.data.evalFraction > 0) done.keys.push(splitKey(row))
+    return pieces
   }
 
   /** Runs `work`; a problem of the row is counted or thrown as data.onBadRow says. */
@@ -163,7 +224,7 @@ export class Pass {
       await work()
     } catch (error) {
       if (!(error instanceof RowProblem)) throw error
-      this.tally.report.bad.add(source, error)
+      this.#tally.report.bad.add(source, error)
     }
   }
 }

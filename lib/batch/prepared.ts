@@ -25,6 +25,8 @@ export interface PrepareOptions {
   maxLength: number
   onTooLong: 'drop' | 'error'
   seed: number
+  /** Absolute folder in which results are kept; none are where this is absent or false. */
+  cache?: string | false
 }
 
 export interface PrepareHooks {
@@ -41,6 +43,8 @@ export interface PrepareProgress {
   /** Rows read so far on this side. */
   rows: number
   tokens: number
+  /** Nothing was prepared: an earlier run has. */
+  cached?: true
 }
 
 export interface Prepared {

@@ -6,6 +6,9 @@ import type { Warning } from '../errors.ts'
 import { place } from './example-set.ts'
 import type { PrepareCounts, PrepareOptions } from './prepared.ts'
 
+/** What a pass has counted, before it is known which conversations train. */
+export type PassCounts = Omit<PrepareCounts, 'used' | 'evaluated'>
+
 /** Rows left out for one reason: how many, and the first few by name. */
 export class Dropped {
   count = 0
@@ -45,11 +48,9 @@ export class Tally {
     return this.report.rows - this.report.bad.count
   }
 
-  counts(used: number, evaluated: number): PrepareCounts {
+  counts(): PassCounts {
     return {
       rows: this.report.rows,
-      used,
-      evaluated,
       dropped: this.#dropped(),
       droppedTokens: this.droppedTokens,
       droppedSupervisedTokens: this.droppedSupervisedTokens,

@@ -37,6 +37,8 @@ export class Tokenizer {
   readonly addsBos: boolean
   /** Chat templates by name; the one without a name is 'default'. Empty where the folder has none. */
   readonly chatTemplates: ReadonlyMap<string, string>
+  /** tokenizer.json's decoder: how texts of the vocabulary become text again. */
+  readonly decoder: unknown
   readonly #native: NativeTokenizer
 
   private constructor(folder: string, native: NativeTokenizer, files: Files) {
@@ -52,6 +54,7 @@ export class Tokenizer {
     this.stops = this.#stops(files)
     this.addsBos = this.bos !== undefined && startsWith(files.tokenizer.post_processor, this.bos.text)
     this.chatTemplates = files.templates
+    this.decoder = files.tokenizer.decoder
   }
 
   /**

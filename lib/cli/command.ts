@@ -6,6 +6,8 @@ import { TunesmithError } from '../errors.ts'
 export interface Output {
   write(text: string): unknown
   isTTY?: boolean
+  /** Width of the terminal. */
+  columns?: number
 }
 
 export interface Streams {

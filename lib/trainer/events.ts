@@ -86,6 +86,8 @@ export interface PrepareEvent {
   /** Bytes fetched from the hub, rows read and tokenized, or bytes of weights loaded. */
   done: number
   total?: number
+  /** The data was prepared by an earlier run and comes from the cache. */
+  cached?: true
 }
 
 export interface StepEvent {

@@ -29,7 +29,7 @@ export function absolutePaths(input: unknown, folder: string): unknown {
     isRecord(value) ? change(value, { config: absolute, tokenizer: absolute }) : modelPath(value)
   const template = (value: unknown) => (typeof value === 'string' && isTemplateFile(value) ? absolute(value) : value)
   const data = (value: unknown) => (isRecord(value) ? change(value, { train: files, eval: files }) : value)
-  return change(input, { model, output: absolute, data, chatTemplate: template })
+  return change(input, { model, output: absolute, data, chatTemplate: template, cache: absolute })
 }
 
 /** A name of the hub stays as it is, unless a file of that name exists, or it has the ending of a data file. */

@@ -80,6 +80,7 @@ export const schema = z.strictObject(
     promptLossWeight: upTo1.optional(),
     maxLength: integer(2).optional(),
     onTooLong: oneOf('drop', 'error').optional(),
+    cache: z.union([boolean, path('a folder')], { error: 'true, false or a folder' }).optional(),
     epochs: positive.optional(),
     maxSteps: integer(1).optional(),
     batchSize: integer(1).optional(),

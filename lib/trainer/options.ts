@@ -3,6 +3,7 @@
  * one function that turns the first into the second. Nothing is ignored: a key that means nothing here is refused.
  */
 import { resolve } from 'node:path'
+import { defaultCacheFolder } from '../batch/cache/cache.ts'
 import type { RowFormat } from '../data/layouts/layout.ts'
 import { type Every, parseEvery } from './every.ts'
 import { conflicts } from './option-conflicts.ts'
@@ -87,6 +88,12 @@ export interface TrainerOptions {
    * refuses the first. Default 'drop'.
    */
   onTooLong?: 'drop' | 'error'
+  /**
+   * Keeps prepared data on disk, so that the next run on the same data, template, tokenizer and options starts at once:
+   * true, false, or the folder. Up to 10 GiB; the oldest goes first. Default true: `$XDG_CACHE_HOME/tunesmith/prepared`,
+   * by default `~/.cache/tunesmith/prepared`.
+   */
+  cache?: boolean | string
 
   /** Passes over the data; a fraction is allowed. Default 3. */
   epochs?: number
@@ -173,6 +180,8 @@ export interface ResolvedOptions {
   promptLossWeight: number
   maxLength?: number
   onTooLong: 'drop' | 'error'
+  /** Absolute folder of prepared data, or false. */
+  cache: string | false
   /** Infinity where only `maxSteps` was given. */
   epochs: number
   maxSteps?: number
@@ -229,6 +238,7 @@ export function parseOptions(input: unknown, baseFolder: string = process.cwd())
     promptLossWeight: options.promptLossWeight ?? 0,
     ...(maxLength !== undefined && { maxLength }),
     onTooLong: options.onTooLong ?? 'drop',
+    cache: cacheFolder(options.cache ?? true),
     epochs: options.epochs ?? (maxSteps === undefined ? 3 : Number.POSITIVE_INFINITY),
     ...(maxSteps !== undefined && { maxSteps }),
     batch:
@@ -252,6 +262,10 @@ export function parseOptions(input: unknown, baseFolder: string = process.cwd())
     evalEvery: parseEvery(options.evalEvery ?? '1epoch')!,
     ...(outputDtype !== undefined && { outputDtype }),
   }
+}
+
+function cacheFolder(cache: boolean | string): string | false {
+  return cache === true ? defaultCacheFolder() : cache
 }
 
 type FileInput = string | { path: string; format?: DataFormat | undefined; proportion?: number | undefined }

@@ -19,6 +19,7 @@ import { localData, localModel } from '../hub/local.ts'
 import type { HubHooks } from '../hub/repo.ts'
 import type { EngineOptions, StorageType } from '../native/addon.ts'
 import { addon } from '../native/load.ts'
+import { type Preview, previewData } from '../preview/preview.ts'
 import { courseLength } from './course.ts'
 import { chooseDevice, type Device } from './device.ts'
 import type { DataCounts, PrepareEvent, TrainingPlan } from './events.ts'
@@ -56,15 +57,9 @@ export interface Report {
  * @throws TunesmithError for whatever is wrong with the options, the model, the data or the output
  */
 export async function setUp(options: ResolvedOptions, report: Report, signal?: AbortSignal): Promise<Setup> {
-  const hub = {
-    onProgress: (done: number, total: number) => report.prepare({ stage: 'download', done, total }),
-    onWarning: (warning: Warning) => report.warning(warning),
-    signal,
-  }
-  const { model, checkpoint } = await findModel(options, hub)
+  const hub = hubHooks(report, signal)
+  const { model, checkpoint, tokenizer } = await openBase(options, hub)
   for (const warning of model.warnings) report.warning(warning)
-  const tokenizer = await Tokenizer.load('folder' in options.model ? model.folder! : options.model.tokenizer)
-  checkVocabulary(model.spec, tokenizer.vocabSize)
   const outputDtype = options.outputDtype ?? model.sourceDtype
   await checkOutput(options.output, {
     source: model.folder,
@@ -74,14 +69,10 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
   for (const warning of device.warnings) report.warning(warning)
   signal?.throwIfAborted()
 
-  const files = {
-    ...options.data,
-    train: await localData(options.data.train, 'train', hub),
-    eval: await localData(options.data.eval, 'eval', hub),
-  }
-  const data = await prepare({ ...options, data: files, maxLength: maxLengthOf(options, model) }, tokenizer, {
+  const prepared = { ...options, data: await localFiles(options, hub), maxLength: maxLengthOf(options, model) }
+  const data = await prepare(prepared, tokenizer, {
     ...(signal && { signal }),
-    onProgress: ({ rows }) => report.prepare({ stage: 'data', done: rows }),
+    onProgress: ({ rows, cached }) => report.prepare({ stage: 'data', done: rows, ...(cached && { cached }) }),
   })
   for (const warning of data.warnings) report.warning(warning)
 
@@ -142,6 +133,46 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
     outputDtype,
     plan,
   }
+}
+
+function hubHooks(report: Report, signal: AbortSignal | undefined): HubHooks {
+  return {
+    onProgress: (done, total) => report.prepare({ stage: 'download', done, total }),
+    onWarning: (warning) => report.warning(warning),
+    signal,
+  }
+}
+
+/** The model without its weights, and the tokenizer: what data is prepared for. */
+async function openBase(options: ResolvedOptions, hub: HubHooks) {
+  const { model, checkpoint } = await findModel(options, hub)
+  const tokenizer = await Tokenizer.load('folder' in options.model ? model.folder! : options.model.tokenizer)
+  checkVocabulary(model.spec, tokenizer.vocabSize)
+  return { model, checkpoint, tokenizer }
+}
+
+/** The options' data with what lies on the hub fetched. */
+async function localFiles({ data }: ResolvedOptions, hub: HubHooks): Promise<ResolvedOptions['data']> {
+  return {
+    ...data,
+    train: await localData(data.train, 'train', hub),
+    eval: await localData(data.eval, 'eval', hub),
+  }
+}
+
+/** The first `rows` rows as training would see them. Nothing is written, neither weights nor a device are needed. */
+export async function previewRows(
+  options: ResolvedOptions,
+  rows: number,
+  report: Report,
+  signal?: AbortSignal,
+): Promise<Preview> {
+  const hub = hubHooks(report, signal)
+  const { model, tokenizer } = await openBase(options, hub)
+  const prepared = { ...options, data: await localFiles(options, hub), maxLength: maxLengthOf(options, model) }
+  const preview = await previewData(prepared, tokenizer, rows, signal)
+  for (const warning of preview.warnings) report.warning(warning)
+  return preview
 }
 
 async function findModel(

@@ -5,20 +5,14 @@ import { TunesmithError } from '../errors.ts'
 import type { NativeEngine } from '../native/addon.ts'
 import { asTunesmithError } from '../native/error.ts'
 import { addon } from '../native/load.ts'
+import { checkRows, type Preview } from '../preview/preview.ts'
 import { estimateSeconds } from './estimate.ts'
 import { EvalClock, evaluate } from './evaluate.ts'
-import {
-  type EvalEvent,
-  type FitResult,
-  type StepEvent,
-  TrainerEmitter,
-  type TrainerEvents,
-  type TrainingPlan,
-} from './events.ts'
+import { type EvalEvent, type FitResult, type StepEvent, TrainerEmitter, type TrainingPlan } from './events.ts'
 import { trainingSteps } from './loop.ts'
 import { MetricsFile } from './metrics.ts'
 import { parseOptions, type ResolvedOptions, type TrainerOptions } from './options.ts'
-import { type Setup, setUp } from './setup.ts'
+import { previewRows, type Report, type Setup, setUp } from './setup.ts'
 
 export interface FitOptions {
   /** Ends the run between two layers' worth of work; fit() rejects with the signal's reason. */
@@ -62,6 +56,15 @@ export class Trainer extends TrainerEmitter {
   }
 
   /**
+   * The first `rows` rows of the training data as fit() will see them, token by token with their loss weights, through
+   * the same preparation. Reads neither weights nor more data than that.
+   */
+  async preview(rows = 3, { signal }: FitOptions = {}): Promise<Preview> {
+    checkRows(rows)
+    return this.#exclusively(() => previewRows(this.options, rows, this.#report(), signal), signal)
+  }
+
+  /**
    * Trains and writes the checkpoint to `output`, which is written whole or not at all.
    *
    * @throws TunesmithError with a code; the signal's reason when aborted; whatever a listener throws
@@ -97,11 +100,14 @@ export class Trainer extends TrainerEmitter {
   }
 
   #setUp(signal: AbortSignal | undefined): Promise<Setup> {
-    const report = {
-      warning: (event: Parameters<TrainerEvents['warning']>[0]) => this.emit('warning', event),
-      prepare: (event: Parameters<TrainerEvents['prepare']>[0]) => this.emit('prepare', event),
+    return setUp(this.options, this.#report(), signal)
+  }
+
+  #report(): Report {
+    return {
+      warning: (event) => this.emit('warning', event),
+      prepare: (event) => this.emit('prepare', event),
     }
-    return setUp(this.options, report, signal)
   }
 
   async #train(setup: Setup, metrics: MetricsFile, signal: AbortSignal | undefined): Promise<FitResult> {

@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import { type ExampleSet, exampleSet } from '../../lib/batch/example-set.ts'
+import type { PrepareOptions } from '../../lib/batch/prepared.ts'
 import type { Example } from '../../lib/data/conversation.ts'
 
 /** An example whose ids are consecutive from `first`, so that every token tells where it came from. */
@@ -38,3 +39,24 @@ export const exampleSets: fc.Arbitrary<ExampleSet> = fc
       ),
     )
   })
+
+const DEFAULTS: Omit<PrepareOptions, 'data'> = {
+  chatTemplate: 'model',
+  historyRewrite: 'split',
+  controlTokensInText: 'error',
+  trainOn: 'assistant',
+  promptLossWeight: 0,
+  maxLength: 100,
+  onTooLong: 'drop',
+  seed: 42,
+}
+
+/** Options of a preparation that reads `train`; those of `data` may be given beside the others. */
+export function prepareOptions(
+  train: string | string[],
+  changes: Partial<PrepareOptions> & Partial<PrepareOptions['data']> = {},
+): PrepareOptions {
+  const { eval: evaluation = [], evalFraction = 0, onBadRow = 'error', ...rest } = changes
+  const entries = (paths: string | string[]) => [paths].flat().map((path) => ({ path, format: 'auto' as const }))
+  return { ...DEFAULTS, data: { train: entries(train), eval: evaluation, evalFraction, onBadRow }, ...rest }
+}

@@ -1,31 +1,12 @@
 import assert from 'node:assert/strict'
 import { collate } from '../../lib/batch/collate.ts'
 import { prepare } from '../../lib/batch/prepare.ts'
-import type { PrepareOptions, PrepareProgress } from '../../lib/batch/prepared.ts'
+import type { PrepareProgress } from '../../lib/batch/prepared.ts'
 import { Tokenizer } from '../../lib/chat/tokenizer.ts'
 import { toyTokenizer } from '../chat/helpers.ts'
 import { exchange, failure, jsonl, temporaryFolder } from '../data/helpers.ts'
 import { describeShared, shared } from '../shared.ts'
-
-const DEFAULTS: Omit<PrepareOptions, 'data'> = {
-  chatTemplate: 'model',
-  historyRewrite: 'split',
-  controlTokensInText: 'error',
-  trainOn: 'assistant',
-  promptLossWeight: 0,
-  maxLength: 100,
-  onTooLong: 'drop',
-  seed: 42,
-}
-
-function options(
-  train: string | string[],
-  changes: Partial<PrepareOptions> & Partial<PrepareOptions['data']> = {},
-): PrepareOptions {
-  const { eval: evaluation = [], evalFraction = 0, onBadRow = 'error', ...rest } = changes
-  const entries = (paths: string | string[]) => [paths].flat().map((path) => ({ path, format: 'auto' as const }))
-  return { ...DEFAULTS, data: { train: entries(train), eval: evaluation, evalFraction, onBadRow }, ...rest }
-}
+import { prepareOptions as options } from './helpers.ts'
 
 describe('preparing data', () => {
   const { path, write } = temporaryFolder()

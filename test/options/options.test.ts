@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { join, resolve } from 'node:path'
 import type { z } from 'zod'
+import { defaultCacheFolder } from '../../lib/batch/cache/cache.ts'
 import { TunesmithError } from '../../lib/errors.ts'
 import type { schema } from '../../lib/trainer/option-schema.ts'
 import { parseOptions, type TrainerOptions } from '../../lib/trainer/options.ts'
@@ -45,6 +46,7 @@ describe('the options', () => {
       trainOn: 'assistant',
       promptLossWeight: 0,
       onTooLong: 'drop',
+      cache: defaultCacheFolder(),
       epochs: 3,
       batch: { conversations: 16 },
       microBatchTokens: 8192,
@@ -103,11 +105,13 @@ describe('the options', () => {
           format: 'messages',
         },
         chatTemplate: './t.jinja',
+        cache: 'kept',
       },
       base,
     )
     assert.deepEqual(options.model, { config: join(base, 'c/config.json'), tokenizer: '/abs/tok', init: 'random' })
     assert.equal(options.output, '/abs/out')
+    assert.equal(options.cache, join(base, 'kept'))
     assert.deepEqual(options.data.train, [
       { path: join(base, 'a.jsonl'), format: 'messages', proportion: 1 },
       { path: join(base, 'b/*.jsonl'), format: 'text', proportion: 0.5 },

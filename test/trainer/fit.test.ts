@@ -75,6 +75,24 @@ describe('fit', () => {
     model.close()
   })
 
+  it('prepares the same data once', async () => {
+    const options = tinyOptions(scratchFolder())
+    const cached: (true | undefined)[] = []
+    const plans: TrainingPlan[] = []
+    for (const changes of [{}, { batchSize: 4 }, { cache: false }]) {
+      const trainer = new Trainer({ ...options, ...changes })
+      trainer.on('prepare', (event) => {
+        if (event.stage === 'data' && event.done === 24) cached.push(event.cached)
+      })
+      plans.push(await trainer.plan())
+    }
+    assert.deepEqual(
+      cached.filter((value, index) => value !== cached[index - 1] || index === 0),
+      [undefined, true, undefined],
+    )
+    for (const plan of plans) assert.deepEqual([plan.tokens, plan.data], [plans[0]!.tokens, plans[0]!.data])
+  })
+
   it('warns where the warmup takes every step', async () => {
     const codes = async (changes: Partial<TrainerOptions>) => {
       const found: string[] = []

@@ -1,0 +1,103 @@
+/** `tunesmith preview CONFIG`: conversations as training will see them, every token with its loss weight. */
+import { writeFile } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import { TunesmithError } from '../errors.ts'
+import { htmlPreview } from '../preview/html.ts'
+import { jsonPreview } from '../preview/json.ts'
+import type { Preview } from '../preview/preview.ts'
+import { terminalPreview } from '../preview/terminal.ts'
+import { type Command, exitCode, type Output, onlyPositional, readArguments, type Streams, usage } from './command.ts'
+import { loadConfig } from './config.ts'
+import { count, percent, table } from './format.ts'
+import { warningLine } from './progress-lines.ts'
+
+const help = `usage: tunesmith preview CONFIG [--rows N] [--html FILE | --json] [--set key=value]... [--color WHEN]
+
+Shows the first rows of the training data as training will see them: rendered, tokenised, every token with its loss
+weight as its background (in a pipe: what carries loss in brackets), and under them the tokens per role.
+Nothing is trained, and no weights are read.
+
+  CONFIG, --set     as in \`tunesmith train\`
+  --rows N          how many rows (default 3)
+  --html FILE       writes them to FILE as one HTML page instead; id and weight of each token under the pointer
+  --json            one JSON object per conversation on stdout: ids, weights, source, tokens
+  --color WHEN      auto (on a terminal, unless NO_COLOR is set), always, never (default auto)
+`
+
+async function run(args: string[], { stdout, stderr }: Streams): Promise<number> {
+  const { values, positionals } = readArguments(args, {
+    set: { type: 'string', multiple: true, default: [] },
+    rows: { type: 'string', default: '3' },
+    html: { type: 'string' },
+    json: { type: 'boolean', default: false },
+    color: { type: 'string', default: 'auto' },
+  })
+  const config = loadConfig(onlyPositional(positionals, 'CONFIG'), values.set)
+  const rows = Number(values.rows)
+  if (!(Number.isSafeInteger(rows) && rows > 0))
+    throw usage(`--rows must be a whole number above 0; found '${values.rows}'`)
+  if (values.json && values.html !== undefined) throw usage('--json and --html exclude each other')
+  const color = wantsColor(values.color, stdout)
+  const { Trainer } = await import('../trainer/trainer.ts')
+  const trainer = new Trainer(config)
+  trainer.on('warning', (event) => stderr.write(`${warningLine(event)}\n`))
+  const preview = await trainer.preview(rows)
+  if (values.json) {
+    stdout.write(jsonPreview(preview))
+    return exitCode.ok
+  }
+  if (values.html === undefined) {
+    stdout.write(`${terminalPreview(preview, { color, width: stdout.columns ?? 80 })}\n`)
+  } else {
+    await writePage(values.html, htmlPreview(preview))
+    stdout.write(`${preview.examples.length} examples written to ${values.html}\n`)
+  }
+  stdout.write(`${summaryTable(preview)}\n`)
+  return exitCode.ok
+}
+
+function wantsColor(when: string, stdout: Output): boolean {
+  if (when === 'always' || when === 'never') return when === 'always'
+  if (when !== 'auto') throw usage(`--color is auto, always or never; found '${when}'`)
+  // https://no-color.org: set and not empty, whatever the value.
+  return stdout.isTTY === true && !process.env.NO_COLOR && process.env.TERM !== 'dumb'
+}
+
+async function writePage(file: string, page: string): Promise<void> {
+  try {
+    await writeFile(file, page)
+  } catch (cause) {
+    throw new TunesmithError(
+      'ERR_OUTPUT_NOT_WRITABLE',
+      `${resolve(file)} cannot be written: ${(cause as Error).message}`,
+      {
+        cause,
+      },
+    )
+  }
+}
+
+/** What stands under the conversations: tokens per role, the template, and what became of the rows. */
+export function summaryTable({ roles, template, formats, counts }: Preview): string {
+  const total = roles.reduce((sum, { tokens }) => sum + tokens, 0)
+  return table([
+    ['Tokens of these rows, and those with loss'],
+    ...roles.map(
+      ({ role, tokens, supervisedTokens }) =>
+        [role, `${count(tokens)} (${percent(tokens / total)}), ${count(supervisedTokens)} with loss`] as const,
+    ),
+    ['Data'],
+    ['rows', count(counts.rows)],
+    ...formats.map(({ file, format, evidence }) => ['format', `${format}, ${evidence} (${file})`] as const),
+    ...counts.dropped.map(
+      ({ reason, count: rows, examples }) => ['dropped', `${count(rows)}: ${reason} (${examples.join(', ')})`] as const,
+    ),
+    ['chat template', template],
+  ])
+}
+
+export const preview: Command = {
+  summary: 'show conversations as training will see them, every token with its loss weight',
+  help,
+  run,
+}

@@ -1,0 +1,268 @@
+import assert from 'node:assert/strict'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { run } from '../../lib/cli/run.ts'
+import { Trainer } from '../../lib/index.ts'
+import { htmlPreview } from '../../lib/preview/html.ts'
+import { jsonPreview } from '../../lib/preview/json.ts'
+import type { Preview, PreviewToken } from '../../lib/preview/preview.ts'
+import { terminalPreview } from '../../lib/preview/terminal.ts'
+import { tunesmithHere } from '../cli/spawn.ts'
+import { exchange, failure, jsonl } from '../data/helpers.ts'
+import { scratchFolder, tinyOptions } from '../trainer/runs.ts'
+
+const ESCAPE = '\x1b'
+const STYLE = new RegExp(`${ESCAPE}\\[[\\d;]*m`, 'g')
+const BACKGROUND = new RegExp(`${ESCAPE}\\[97;48;5;(\\d+)m(?:${ESCAPE}\\[1;4m)?([^${ESCAPE}]+)`, 'g')
+
+const user = { role: 'user', index: 0 }
+const assistant = { role: 'assistant', index: 1 }
+const hedgehog = Buffer.from('🦔')
+
+function token(text: string | Uint8Array, weight: number, turn: PreviewToken['turn'], special = false): PreviewToken {
+  return { id: 7, weight, bytes: typeof text === 'string' ? Buffer.from(text) : text, special, turn }
+}
+
+const tokens = [
+  token('<|user|>', 0, user, true),
+  token('Hi <b>&"\'', 0, user),
+  token('\n', 0, user),
+  token('<|bot|>', 0, assistant, true),
+  token(' \x1b[31m', 0.5, assistant),
+  token('a\nb', 1, assistant),
+  token(hedgehog.subarray(0, 2), 1, assistant),
+  token(hedgehog.subarray(2), 2, assistant),
+  token('<|end|>', 1, assistant, true),
+  token('\n', 0, assistant),
+]
+
+const preview: Preview = {
+  examples: [{ source: { file: 'chat<1>.jsonl', line: 3 }, piece: 1, pieces: 2, tokens, supervisedTokens: 5 }],
+  roles: [
+    { role: 'user', tokens: 3, supervisedTokens: 0 },
+    { role: 'assistant', tokens: 7, supervisedTokens: 5 },
+  ],
+  template: 'model',
+  formats: [{ file: 'chat<1>.jsonl', format: 'messages', evidence: 'has "messages" & more' }],
+  counts: { rows: 1, dropped: [], droppedTokens: 0, droppedSupervisedTokens: 0, split: 1, straddling: 0 },
+  warnings: [{ code: 'WARN_X', message: 'beware of <script>' }],
+}
+
+describe('preview on a terminal', () => {
+  it('puts what carries loss between brackets where there is no colour', () => {
+    assert.equal(
+      terminalPreview(preview, { color: false, width: 60 }),
+      `Tokens between ⟦ and ⟧ carry loss; ⟧×0.5 tells a weight that is not 1. · is a space, ↵ a newline.
+
+══ chat<1>.jsonl:3, part 1 of 2: 10 tokens, 5 with loss ════
+── user ────────────────────────────────────────────────────
+<|user|>Hi·<b>&"'↵
+── assistant ───────────────────────────────────────────────
+<|bot|>⟦·⟨U+001B⟩[31m⟧×0.5⟦a↵
+b⟨F0 9F⟩⟧⟦⟨A6 94⟩⟧×2⟦<|end|>⟧↵
+`,
+    )
+  })
+
+  it('gives every token a style that ends with it and with the line', () => {
+    const colored = terminalPreview(preview, { color: true, width: 60 })
+    const lines = colored.split('\n')
+    for (const line of lines) {
+      const styles = line.match(STYLE) ?? []
+      assert.ok(styles.length === 0 || styles.at(-1) === '\x1b[0m', JSON.stringify(line))
+      assert.ok(!line.replace(STYLE, '').includes(ESCAPE))
+    }
+    const backgrounds = [...colored.matchAll(BACKGROUND)].map(([, color, text]) => [color, text])
+    // The first three are the legend's.
+    assert.deepEqual(backgrounds.slice(3), [
+      ['94', '·'],
+      ['94', '⟨U+001B⟩'],
+      ['94', '[31m'],
+      ['28', 'a'],
+      ['28', '↵'],
+      ['28', 'b'],
+      ['22', '⟨F0 9F⟩'],
+      ['91', '⟨A6 94⟩'],
+      ['22', '<|end|>'],
+    ])
+    assert.ok(colored.includes('\x1b[1;35m<|user|>\x1b[0m'))
+    const plain = colored.replace(STYLE, '')
+    assert.ok(plain.includes('<|user|>Hi·<b>&"\'↵\n'))
+  })
+
+  it('draws its rules as wide as the terminal', () => {
+    for (const width of [30, 60, 100]) {
+      const [, , title] = terminalPreview(preview, { color: false, width }).split('\n')
+      assert.equal(title!.length, Math.max(width, '══ chat<1>.jsonl:3, part 1 of 2: 10 tokens, 5 with loss ═══'.length))
+    }
+  })
+})
+
+describe('preview as HTML', () => {
+  const page = htmlPreview(preview)
+
+  it('has one marked element per token, with id and weight', () => {
+    const marked = [...page.matchAll(/<span class="(t[^"]*)" title="([^"]*)">/g)].map(([, name, title]) => [
+      name,
+      title,
+    ])
+    assert.deepEqual(marked, [
+      ['t special', 'id 7, first token, which nothing predicts: &lt;|user|&gt;'],
+      ['t', 'id 7, weight 0: Hi·&lt;b&gt;&amp;&quot;&#39;'],
+      ['t', 'id 7, weight 0: ↵'],
+      ['t special', 'id 7, weight 0: &lt;|bot|&gt;'],
+      ['t low', 'id 7, weight 0.5: ·⟨U+001B⟩[31m'],
+      ['t one', 'id 7, weight 1: a↵b'],
+      ['t one', 'id 7, weight 1: ⟨F0 9F⟩'],
+      ['t high', 'id 7, weight 2: ⟨A6 94⟩'],
+      ['t one special', 'id 7, weight 1: &lt;|end|&gt;'],
+      ['t', 'id 7, weight 0: ↵'],
+    ])
+  })
+
+  it('lets nothing of the data be markup, and needs nothing from elsewhere', () => {
+    assert.ok(!page.includes('<b>') && !page.includes('<script') && !page.includes('chat<1>'))
+    assert.ok(page.includes('chat&lt;1&gt;.jsonl:3') && page.includes('beware of &lt;script&gt;'))
+    assert.doesNotMatch(page, /(src|href)=|url\(|@import|https?:/)
+    assert.ok(page.includes('read as messages, has &quot;messages&quot; &amp; more'))
+    assert.ok(page.includes("default-src 'none'"))
+  })
+
+  it('has a legend, both colour schemes, and the totals', () => {
+    assert.ok(page.includes('class="legend"') && page.includes('prefers-color-scheme: dark'))
+    assert.match(page, /<td>assistant<\/td><td class="number">7<\/td><td class="number">5<\/td>/)
+  })
+
+  it('closes what it opens', () => {
+    const open: string[] = []
+    for (const [, slash, name] of page.matchAll(/<(\/?)([a-z0-9]+)[^>]*>/g)) {
+      if (name === 'meta') continue
+      if (slash === '') open.push(name!)
+      else assert.equal(open.pop(), name)
+    }
+    assert.deepEqual(open, [])
+  })
+})
+
+describe('preview as JSON lines', () => {
+  it('gives ids, weights, source and tokens of each', () => {
+    assert.deepEqual(JSON.parse(jsonPreview(preview)), {
+      ids: new Array(10).fill(7),
+      weights: [0, 0, 0, 0, 0.5, 1, 1, 2, 1, 0],
+      source: { file: 'chat<1>.jsonl', line: 3 },
+      piece: 1,
+      pieces: 2,
+      tokens: ['<|user|>', 'Hi·<b>&"\'', '↵', '<|bot|>', '·⟨U+001B⟩[31m', 'a↵b', '⟨F0 9F⟩', '⟨A6 94⟩', '<|end|>', '↵'],
+    })
+    const [whole] = preview.examples
+    const two = { ...preview, examples: [{ ...whole!, pieces: 1 }, whole!] }
+    const lines = jsonPreview(two).trimEnd().split('\n')
+    assert.equal(lines.length, 2)
+    assert.deepEqual(Object.keys(JSON.parse(lines[0]!)), ['ids', 'weights', 'source', 'tokens'])
+  })
+})
+
+describe('tunesmith preview', () => {
+  let folder: string
+  let config: string
+  before(() => {
+    folder = scratchFolder()
+    const train = join(folder, 'chat.jsonl')
+    writeFileSync(train, jsonl(...Array.from({ length: 9 }, (_, i) => exchange(`Question ${i}?`, `Answer ${i}.`))))
+    config = join(folder, 'config.json')
+    writeFileSync(config, JSON.stringify(tinyOptions(folder, { data: { train } })))
+  })
+
+  async function onTerminal(args: string[], env: Record<string, string>, isTTY: boolean): Promise<string> {
+    let stdout = ''
+    const saved = { NO_COLOR: process.env.NO_COLOR, TERM: process.env.TERM }
+    for (const name of Object.keys(saved)) delete process.env[name]
+    Object.assign(process.env, env)
+    try {
+      const streams = {
+        stdout: { write: (text: string) => (stdout += text), isTTY, columns: 70 },
+        stderr: { write() {} },
+      }
+      assert.equal(await run(['preview', config, '--rows', '1', ...args], streams), 0)
+    } finally {
+      for (const [name, value] of Object.entries(saved)) {
+        if (value === undefined) delete process.env[name]
+        else process.env[name] = value
+      }
+    }
+    return stdout
+  }
+
+  it('shows rows and their totals', async () => {
+    const { code, stdout, stderr } = await tunesmithHere(['preview', config])
+    assert.equal(code, 0, stderr)
+    assert.equal(stdout.match(/^══ /gm)?.length, 3)
+    assert.match(stdout, /⟦Answer·2\.<\|im_end\|>⟧/)
+    assert.match(stdout, /assistant +\d+ \(\d+\.\d %\), \d+ with loss/)
+    assert.match(stdout, /user +\d+ \(\d+\.\d %\), 0 with loss/)
+    assert.match(stdout, /rows +3\n/)
+    assert.match(stdout, /format +messages, .+"messages".+chat\.jsonl/)
+    assert.match(stdout, /chat template +chatml/)
+    assert.match(stderr, /WARN_TEMPLATE_FALLBACK/)
+  })
+
+  it('is in colour on a terminal, unless told otherwise', async () => {
+    const colored = async (args: string[], env: Record<string, string>, isTTY: boolean) =>
+      (await onTerminal(args, env, isTTY)).includes('\x1b[')
+    assert.equal(await colored([], {}, true), true)
+    assert.equal(await colored([], {}, false), false)
+    assert.equal(await colored([], { NO_COLOR: '1' }, true), false)
+    assert.equal(await colored([], { NO_COLOR: '' }, true), true)
+    assert.equal(await colored([], { TERM: 'dumb' }, true), false)
+    assert.equal(await colored(['--color', 'never'], {}, true), false)
+    assert.equal(await colored(['--color', 'always'], { NO_COLOR: '1' }, false), true)
+    const [, , title] = (await onTerminal(['--color', 'never'], {}, true)).split('\n')
+    assert.ok(title!.length >= 70)
+  })
+
+  it('writes a page, or JSON lines', async () => {
+    const page = join(folder, 'page.html')
+    const { stdout } = await tunesmithHere(['preview', config, '--rows', '2', '--html', page])
+    assert.ok(stdout.includes(`2 examples written to ${page}`))
+    assert.match(readFileSync(page, 'utf8'), /^<!doctype html>[\s\S]*chat\.jsonl:2/)
+    const json = await tunesmithHere(['preview', config, '--rows', '4', '--json'])
+    const lines = json.stdout
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line))
+    assert.deepEqual(
+      lines.map(({ source }) => source.line),
+      [1, 2, 3, 4],
+    )
+    const trainer = new Trainer(JSON.parse(readFileSync(config, 'utf8')))
+    const { examples } = await trainer.preview(4)
+    assert.deepEqual(
+      lines.map(({ ids, weights }) => [ids, weights]),
+      examples.map(({ tokens: own }) => [own.map(({ id }) => id), own.map(({ weight }) => weight)]),
+    )
+    const nowhere = await tunesmithHere(['preview', config, '--html', join(folder, 'no', 'page.html')])
+    assert.equal(nowhere.code, 1)
+    assert.match(nowhere.stderr, /page\.html cannot be written.*ERR_OUTPUT_NOT_WRITABLE/)
+  })
+
+  it('writes nothing to the output folder', async () => {
+    await tunesmithHere(['preview', config])
+    assert.throws(() => readFileSync(join(folder, 'out', 'metrics.jsonl')), /ENOENT/)
+  })
+
+  it('refuses wrong arguments', async () => {
+    const wrong: [string[], RegExp][] = [
+      [['--rows', '0'], /--rows must be a whole number above 0; found '0'/],
+      [['--rows', 'many'], /found 'many'/],
+      [['--color', 'red'], /--color is auto, always or never/],
+      [['--json', '--html', 'x.html'], /exclude each other/],
+    ]
+    for (const [args, message] of wrong) {
+      const { code, stderr } = await tunesmithHere(['preview', config, ...args])
+      assert.equal(code, 2)
+      assert.match(stderr, message)
+    }
+    const trainer = new Trainer(JSON.parse(readFileSync(config, 'utf8')))
+    await assert.rejects(trainer.preview(0.5), failure('ERR_INVALID_OPTION', 'found 0.5'))
+  })
+})
