@@ -34,5 +34,5 @@ export function weightedTokenRow(
   }
   const scaled = Float32Array.from(ids, (_, index) => (weights?.[index] ?? 1) * weight)
   scaled[0] = 0
-  return { ids, weights: scaled, straddling: 0 }
+  return { ids, weights: scaled, straddling: 0, turns: [] }
 }

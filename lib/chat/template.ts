@@ -5,9 +5,10 @@
 import { readFile } from 'node:fs/promises'
 import type { Message } from '../data/conversation.ts'
 import { TunesmithError } from '../errors.ts'
-import { BUILTIN_NAMES, type BuiltinName, builtinTemplate, isBuiltin } from './builtin-templates.ts'
+import { BUILTIN_NAMES, builtinTemplate, isBuiltin, missingTokens } from './builtin-templates.ts'
 import { hasGenerationTags, JinjaTemplate } from './jinja.ts'
-import type { Token, Tokenizer } from './tokenizer.ts'
+import { withDefaults } from './template-variables.ts'
+import { namedTemplates, type Token, type Tokenizer } from './tokenizer.ts'
 
 export interface RenderOptions {
   tools?: readonly unknown[] | undefined
@@ -22,7 +23,7 @@ export interface TemplateSettings {
   name: string
   /** Jinja sources by name: 'default', and 'tool_use' where conversations with tools have one of their own. */
   sources: ReadonlyMap<string, string>
-  /** Further variables for the template, such as `enable_thinking`. */
+  /** Further variables for the template, such as `enable_thinking`; they become defaults in its source. */
   variables?: Record<string, unknown>
   /** What strftime_now tells. Default: now, once for the whole run, so that midnight does not change the prompt. */
   now?: Date
@@ -37,13 +38,20 @@ export class ChatTemplate {
   readonly tagged: boolean
   /** Tokens that may end an assistant turn: the one this template writes first, then the model's. */
   readonly stopTokens: readonly Token[]
+  /** What strftime_now tells. */
+  readonly now: Date
   readonly #compiled = new Map<string, JinjaTemplate>()
   readonly #variables: Record<string, unknown>
 
-  /** @throws TunesmithError `ERR_TEMPLATE` where a source does not parse. */
-  constructor(tokenizer: Tokenizer, { name, sources, variables = {}, now = new Date() }: TemplateSettings) {
+  /**
+   * @throws TunesmithError `ERR_TEMPLATE` where a source does not parse, `ERR_INVALID_OPTION` for variables that cannot be
+   * written into it
+   */
+  constructor(tokenizer: Tokenizer, { name, sources: given, variables = {}, now = new Date() }: TemplateSettings) {
+    const sources = new Map([...given].map(([key, source]) => [key, withDefaults(source, variables)]))
     this.name = name
     this.sources = sources
+    this.now = now
     this.source = sources.get('default') ?? [...sources.values()][0]!
     const tokens = {
       bos_token: tokenizer.bos,
@@ -52,7 +60,7 @@ export class ChatTemplate {
       unk_token: tokenizer.unk,
     }
     const defined = Object.entries(tokens).flatMap(([key, token]) => (token ? [[key, token.text]] : []))
-    this.#variables = { ...Object.fromEntries(defined), ...variables }
+    this.#variables = Object.fromEntries(defined)
     this.tagged = [...sources.values()].some(hasGenerationTags)
     for (const [key, source] of sources) this.#compiled.set(key, compile(source, name, now))
     this.stopTokens = findStopTokens(this, tokenizer)
@@ -105,43 +113,25 @@ export async function chooseTemplate(
     return { template: make('model', tokenizer.chatTemplates) }
   }
   if (chatTemplate === 'model') {
-    const chatml = hasChatmlTokens(tokenizer)
+    const chatml = missingTokens('chatml', tokenizer).length === 0
     const name = chatml ? 'chatml' : 'plain'
     const because = chatml
       ? 'its vocabulary has <|im_start|> and <|im_end|>'
       : `its vocabulary has no chat tokens; assistant turns end in ${tokenizer.eos?.text}`
-    const template = make(name, builtin(name, tokenizer))
+    const template = make(name, new Map([['default', builtinTemplate(name, tokenizer)]]))
     return { template, fallback: `The model has no chat template; using the built-in "${name}", because ${because}` }
   }
-  if (isBuiltin(chatTemplate)) return { template: make(chatTemplate, builtin(chatTemplate, tokenizer)) }
-  return { template: make(chatTemplate, new Map([['default', await readTemplate(chatTemplate)]])) }
-}
-
-function builtin(name: BuiltinName, tokenizer: Tokenizer): Map<string, string> {
-  if (name === 'plain' && !tokenizer.eos) {
-    throw new TunesmithError(
-      'ERR_NO_EOS',
-      `The tokenizer in ${tokenizer.folder} has no eos token, so assistant turns of the "plain" template could not end. ` +
-        'Set eos_token in tokenizer_config.json, or give a chatTemplate with an end of turn of its own',
-    )
+  if (isBuiltin(chatTemplate)) {
+    return { template: make(chatTemplate, new Map([['default', builtinTemplate(chatTemplate, tokenizer)]])) }
   }
-  if (name === 'chatml' && !hasChatmlTokens(tokenizer)) {
-    throw new TunesmithError(
-      'ERR_TEMPLATE',
-      'The "chatml" template needs <|im_start|> and <|im_end|> as single tokens, and the tokenizer in ' +
-        `${tokenizer.folder} does not have them; use chatTemplate "plain"`,
-    )
-  }
-  return new Map([['default', builtinTemplate(name, tokenizer.addsBos)]])
+  return { template: make(chatTemplate, await readTemplates(chatTemplate)) }
 }
 
-function hasChatmlTokens(tokenizer: Tokenizer): boolean {
-  return ['<|im_start|>', '<|im_end|>'].every((text) => tokenizer.added.some((token) => token.text === text))
-}
-
-async function readTemplate(path: string): Promise<string> {
+/** The templates in a file: Jinja, or a tokenizer_config.json with `chat_template`. */
+async function readTemplates(path: string): Promise<ReadonlyMap<string, string>> {
+  let text: string
   try {
-    return await readFile(path, 'utf8')
+    text = await readFile(path, 'utf8')
   } catch (error) {
     throw new TunesmithError(
       'ERR_TEMPLATE_NOT_FOUND',
@@ -150,6 +140,14 @@ async function readTemplate(path: string): Promise<string> {
       { cause: error },
     )
   }
+  if (!path.endsWith('.json')) return new Map([['default', text]])
+  try {
+    const templates = namedTemplates((JSON.parse(text) as Record<string, unknown> | null)?.chat_template)
+    if (templates.size > 0) return templates
+  } catch (error) {
+    throw new TunesmithError('ERR_TEMPLATE', `Cannot use ${path}: ${(error as Error).message}`, { cause: error })
+  }
+  throw new TunesmithError('ERR_TEMPLATE', `${path} has no chat_template; give a tokenizer_config.json or a Jinja file`)
 }
 
 function compile(source: string, name: string, now: Date): JinjaTemplate {

@@ -2,7 +2,7 @@
  * The tokenizer of a Hugging Face folder: the native `tokenizers` package plus what the files beside tokenizer.json say
  * (bos, eos, chat templates). Text is encoded without special tokens being added; templates write their own.
  */
-import { readFile } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Tokenizer as NativeTokenizer } from 'tokenizers'
 import { TunesmithError } from '../errors.ts'
@@ -59,7 +59,7 @@ export class Tokenizer {
 
   /**
    * Reads tokenizer.json and, where they exist, tokenizer_config.json, special_tokens_map.json, chat_template.jinja,
-   * generation_config.json and config.json of `folder`.
+   * generation_config.json and config.json of `folder`, and additional_chat_templates/*.jinja.
    *
    * @throws TunesmithError `ERR_TOKENIZER_NOT_FOUND` without tokenizer.json, `ERR_INVALID_TOKENIZER` where a file cannot
    * be used.
@@ -92,7 +92,12 @@ export class Tokenizer {
       specialTokensMap: await readObject(join(folder, 'special_tokens_map.json')),
       generationConfig: await readObject(join(folder, 'generation_config.json')),
       modelConfig: await readObject(join(folder, 'config.json')),
-      templates: chatTemplates(config, await readOptional(join(folder, 'chat_template.jinja')), configPath),
+      templates: chatTemplates(
+        config,
+        await readOptional(join(folder, 'chat_template.jinja')),
+        await additionalTemplates(folder),
+        configPath,
+      ),
     })
   }
 
@@ -178,25 +183,59 @@ function startsWith(processor: unknown, text: string): boolean {
 }
 
 /** A file beside the configuration wins over the configuration, as in Transformers. */
-function chatTemplates(config: Json, file: string | undefined, configPath: string): Map<string, string> {
+function chatTemplates(
+  config: Json,
+  file: string | undefined,
+  others: readonly [string, string][],
+  configPath: string,
+): Map<string, string> {
+  let templates: Map<string, string>
+  try {
+    templates = namedTemplates(config.chat_template)
+  } catch (error) {
+    throw invalid(configPath, (error as Error).message, error)
+  }
+  if (file !== undefined) templates.set('default', file)
+  for (const [name, template] of others) templates.set(name, template)
+  return templates
+}
+
+/**
+ * The templates of a tokenizer_config.json by name; the one without a name is 'default'.
+ *
+ * @throws Error where `value` is neither text, a list of { name, template }, an object, nor absent
+ */
+export function namedTemplates(value: unknown): Map<string, string> {
   const templates = new Map<string, string>()
-  const value = config.chat_template
   if (typeof value === 'string') {
     templates.set('default', value)
   } else if (Array.isArray(value)) {
     for (const { name, template } of value as Json[]) {
       if (typeof name !== 'string' || typeof template !== 'string') {
-        throw invalid(configPath, 'chat_template is a list, but not of { name, template }')
+        throw new Error('chat_template is a list, but not of { name, template }')
       }
       templates.set(name, template)
     }
   } else if (typeof value === 'object' && value !== null) {
     for (const [name, template] of Object.entries(value)) templates.set(name, String(template))
   } else if (value !== undefined && value !== null) {
-    throw invalid(configPath, 'chat_template is neither text nor a list of { name, template }')
+    throw new Error('chat_template is neither text nor a list of { name, template }')
   }
-  if (file !== undefined) templates.set('default', file)
   return templates
+}
+
+/** Templates for other purposes by name, e.g. tool_use, as Transformers 5 saves them. */
+async function additionalTemplates(folder: string): Promise<[string, string][]> {
+  const path = join(folder, 'additional_chat_templates')
+  const names = (await readdir(path).catch(() => [])).filter((name) => name.endsWith('.jinja')).sort()
+  return Promise.all(
+    names.map(
+      async (name): Promise<[string, string]> => [
+        name.slice(0, -'.jinja'.length),
+        (await readOptional(join(path, name))) ?? '',
+      ],
+    ),
+  )
 }
 
 async function readOptional(path: string): Promise<string | undefined> {

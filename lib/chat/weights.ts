@@ -25,8 +25,8 @@ export interface WeightedText {
   /** Weight of everything outside the spans, from character `baseFrom` on; 0 before it. */
   base: number
   baseFrom: number
-  /** Ascending and disjoint. */
-  spans: { start: number; end: number; weight: number }[]
+  /** Ascending and disjoint. `turn` is the index of the message that a span belongs to; absent in rows of text. */
+  spans: { start: number; end: number; weight: number; turn?: number }[]
   /** Token ids around the text that it does not spell (bos and eos of a plain text row). */
   prefix: number[]
   /** Carries loss. */
@@ -55,7 +55,7 @@ export function weightedConversation(
     base,
     // What an earlier rendering has in common with this one has carried its weight there.
     baseFrom: shared,
-    spans: spans.map(({ start, end, turn }) => ({ start, end, weight: messages[turn]!.weight ?? 1 })),
+    spans: spans.map(({ start, end, turn }) => ({ start, end, turn, weight: messages[turn]!.weight ?? 1 })),
     prefix: [],
     suffix: [],
     scale: conversation.weight ?? 1,
@@ -108,6 +108,17 @@ export interface WeightedTokens {
   weights: Float32Array
   /** Spans whose first token begins in the generation prompt, or whose last one ends in what follows. */
   straddling: number
+  /** The tokens of each turn whose place is known, ascending: those whose weight differs from the rest of the text. */
+  turns: TurnTokens[]
+}
+
+/** The tokens [first, end) of one turn, its stop token included. */
+export interface TurnTokens {
+  first: number
+  end: number
+  weight: number
+  /** Index into messages; absent in rows of text. */
+  turn?: number
 }
 
 /** @throws RowProblem where a span has no token, or the text starts with bos twice. */
@@ -128,16 +139,31 @@ export function weighTokens(weighted: WeightedText, encoding: Encoding, tokenize
     weights.fill(base, baseFrom === 0 ? 0 : prefix.length + from)
   }
   let straddling = 0
+  const turns: TurnTokens[] = []
   // Turns without loss first: a token shared with a turn that has some carries it.
-  for (const { start, end, weight } of spans.toSorted((a, b) => a.weight - b.weight)) {
+  for (const { start, end, weight, turn } of spans.toSorted((a, b) => a.weight - b.weight)) {
     const range = encoding.range(start, end)
     if (!range)
       throw new RowProblem('', `the tokenizer makes no token of ${JSON.stringify(weighted.text.slice(start, end))}`)
     if (range.startsBefore || range.endsAfter) straddling++
-    weights.fill(weight, prefix.length + range.first, prefix.length + range.end)
+    const first = prefix.length + range.first
+    const last = end === weighted.text.length ? ids.length : prefix.length + range.end
+    weights.fill(weight, first, prefix.length + range.end)
+    addTurn(turns, { first, end: last, weight, ...(turn !== undefined && { turn }) })
   }
   weights.fill(1, prefix.length + inner.length)
   weights[0] = 0
   if (scale !== 1) for (let i = 0; i < weights.length; i++) weights[i]! *= scale
-  return { ids, weights, straddling }
+  return { ids, weights, straddling, turns: turns.sort((a, b) => a.first - b.first) }
+}
+
+/** Blocks of one turn are one turn. */
+function addTurn(turns: TurnTokens[], found: TurnTokens): void {
+  const known = turns.find(({ turn }) => turn !== undefined && turn === found.turn)
+  if (!known) {
+    turns.push(found)
+    return
+  }
+  known.first = Math.min(known.first, found.first)
+  known.end = Math.max(known.end, found.end)
 }

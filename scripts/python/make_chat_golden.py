@@ -6,13 +6,15 @@ Run from the repository root, with ../shared beside it, in an environment with t
 
 Conversations are kept as JSON text, because reading it is part of what is compared (1.0 stays 1.0, keys keep their
 order). TRL's templates are Apache-2.0; of those that it took from models, only the ones of models under Apache-2.0 or
-MIT are written into the golden file. `--all FILE` writes the renderings of every template of TRL to FILE instead.
+MIT are written into the golden file. Names of parts
+(renderings, masks, ...) as arguments make only those; `--all FILE` writes the renderings of every template of TRL to FILE.
 """
 
 import gzip
 import hashlib
 import json
 import struct
+import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -280,6 +282,19 @@ def write(path, value):
 VERSIONS = {module.__name__: module.__version__ for module in (transformers, trl, jinja2, tokenizers)}
 
 
+# The sources of the built-in templates, for a vocabulary that has every token.
+DUMP = """
+import { BUILTIN_NAMES, builtinTemplate } from './lib/chat/builtin-templates.ts'
+const added = { some: () => true }
+console.log(JSON.stringify(BUILTIN_NAMES.map((name) => [name, builtinTemplate(name, { added, eos: {}, addsBos: true })])))
+"""
+
+
+def builtins():
+    command = ["node", "--import", "tsx", "--input-type=module", "-e", DUMP]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
 def main_renderings(all_templates):
     templates = [
         {"name": f"templates/{path.name}", "results": by_template(path.read_text())} for path in sorted((SHARED / "templates").glob("*.jinja"))
@@ -288,6 +303,8 @@ def main_renderings(all_templates):
         tokenizer = AutoTokenizer.from_pretrained(folder)
         if tokenizer.chat_template:
             templates.append({"name": f"tokenizers/{folder.name}", "results": by_tokenizer(tokenizer)})
+    for name, source in builtins():
+        templates.append({"name": f"builtin/{name}", "source": source, "results": by_template(source)})
     for path in sorted(TRL.glob("*.jinja")):
         if all_templates or path.name.startswith(PERMISSIVE):
             source = path.read_text()
@@ -516,11 +533,15 @@ def main():
         write(Path(sys.argv[2]), main_renderings(True))
         return
     TARGET.mkdir(parents=True, exist_ok=True)
-    write(TARGET / "expressions.json.gz", expressions())
-    write(TARGET / "masks.json.gz", masks())
-    write(TARGET / "renderings.json.gz", main_renderings(False))
-    write(TARGET / "data-renderings.json.gz", data_renderings())
-    write(TARGET / "data-ids.json.gz", data_ids())
+    parts = {
+        "expressions": expressions,
+        "masks": masks,
+        "renderings": lambda: main_renderings(False),
+        "data-renderings": data_renderings,
+        "data-ids": data_ids,
+    }
+    for name in sys.argv[1:] or parts:
+        write(TARGET / f"{name}.json.gz", parts[name]())
 
 
 main()
