@@ -2,6 +2,7 @@
 import { conversationCount, type ExampleSet, place } from '../batch/example-set.ts'
 import { epochTokens, type MixturePart, mixtureParts, mostDrawn } from '../batch/mixture.ts'
 import { prepare } from '../batch/prepare.ts'
+import type { PrepareOptions } from '../batch/prepared.ts'
 import { type MicroBatchLimits, microBatchLimits } from '../batch/steps.ts'
 import type { ChatTemplate } from '../chat/template.ts'
 import { Tokenizer } from '../chat/tokenizer.ts'
@@ -152,7 +153,7 @@ async function openBase(options: ResolvedOptions, hub: HubHooks) {
 }
 
 /** The options' data with what lies on the hub fetched. */
-async function localFiles({ data }: ResolvedOptions, hub: HubHooks): Promise<ResolvedOptions['data']> {
+async function localFiles({ data }: ResolvedOptions, hub: HubHooks): Promise<PrepareOptions['data']> {
   return {
     ...data,
     train: await localData(data.train, 'train', hub),
