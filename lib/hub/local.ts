@@ -47,12 +47,14 @@ export async function localData(
   return local
 }
 
+const OF_THE_HUB = ['ERR_HUB_NOT_FOUND', 'ERR_HUB_ACCESS', 'ERR_HUB_UNREACHABLE', 'ERR_HUB_DOWNLOAD']
+
 /** A plain name may have been meant as a path: then both failures are told. */
 async function orExplain<T>(name: string, what: string, fetch: () => Promise<T>): Promise<T> {
   try {
     return await fetch()
   } catch (error) {
-    if (isHubUri(name) || !(error instanceof TunesmithError) || !error.code.startsWith('ERR_HUB_')) throw error
+    if (isHubUri(name) || !(error instanceof TunesmithError) || !OF_THE_HUB.includes(error.code)) throw error
     const message = `There is no ${what} ${name} here, and as a name of the hub: ${error.message}`
     throw new TunesmithError(error.code, message, { cause: error })
   }

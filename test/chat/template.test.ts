@@ -175,7 +175,7 @@ describe('choice of the template', () => {
     )
     await assert.rejects(
       chooseTemplate('chatmll', tokenizer),
-      failure('ERR_TEMPLATE_NOT_FOUND', '"chatmll"', '"chatml", "plain"'),
+      failure('ERR_TEMPLATE_NOT_FOUND', '"chatmll"', '"chatml", "llama3"'),
     )
     await writeFile(file, '{% for m in messages %}')
     await assert.rejects(chooseTemplate(file, tokenizer), failure('ERR_TEMPLATE', file, 'does not parse'))
