@@ -27,6 +27,10 @@ std::unique_ptr<Backend> create_backend(const std::string& name, int threads) {
   const auto path = backend_folder() / ("libtunesmith_" + name + ".so");
   if (!std::filesystem::exists(path))
     throw CodedError("ERR_BACKEND_UNAVAILABLE", "the " + name + " backend is not installed: no " + path.string());
+  // Threads of OpenMP spin for milliseconds before they sleep. Where anything else wants the cores, each then waits for
+  // one that holds no core while it holds one itself: training took twice the processor time beside one busy process. A
+  // thousand turns bridge the gaps between ops as well. libgomp reads this once, when it is loaded.
+  if (!std::getenv("OMP_WAIT_POLICY")) setenv("GOMP_SPINCOUNT", "1000", 0);
   // Never closed: its threads and static state outlive any one engine, and dlopen counts references.
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!library)

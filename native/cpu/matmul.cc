@@ -171,10 +171,10 @@ Matmuls::Dense Matmuls::densify(const MatmulProblem& p) {
 char* Matmuls::room(const MatmulProblem& problem, size_t bytes) {
   const Dense dense = densify(problem);
   const size_t used = bytes + dense.src_bytes + dense.dst_bytes + entry(dense.problem).scratch_bytes;
+  // Rather packs the held weights again than takes more memory than was planned.
+  if (used <= scratch_.planned() && used + held_bytes() > scratch_.planned()) forget_held_weights();
   const Scratch::Block block = reserve(used + held_bytes());
-  char* room = block.data + block.size - used;
-  if (held_.master && block.data == held_.at && room < held_.at + held_bytes()) forget_held_weights();
-  return room;
+  return block.data + block.size - used;
 }
 
 void Matmuls::run(const MatmulProblem& problem, void* dst, const void* src, const void* weights, const float* bias) {

@@ -23,6 +23,8 @@ class Scratch {
     planned_size_ = bytes / kScratchAlignment * kScratchAlignment;
   }
 
+  size_t planned() const { return planned_size_; }
+
   struct Block {
     char* data;
     size_t size;  // a multiple of kScratchAlignment

@@ -120,6 +120,9 @@ TEST_CASE("linear: backends against the reference") {
             const Case c{m, n, k, bias, accumulate, true, kind, kind, margin};
             check_backends(c.text(), [&](const Device& device) { return run(device, c); });
           }
+  // More rows of dw than the CPU backend transposes at once, the last ones few.
+  const Case tall{5, 8200, 24, false, true, true, Kind::kCompute, Kind::kWide, {}};
+  check_backends(tall.text(), [&](const Device& device) { return run(device, tall); });
   // Several blocks of every dimension, as a model has them.
   const Case large{257, 320, 576, true, true, true, Kind::kCompute, Kind::kWide, {}};
   check_backends(large.text(), [&](const Device& device) { return run(device, large); });
@@ -145,8 +148,8 @@ TEST_CASE("linear: prepared again after the master weights changed") {
     device->linear_backward_input(dx, dy, weight, false);
     device->cast(weight.master(), device.input(Kind::kWide, second));
     device->linear_prepare(weight, true);
-    device->linear_forward(y, x, weight, {});
     device->linear_backward_input(dx, dy, weight, false);
+    device->linear_forward(y, x, weight, {});
     return {sum(device, "y", y.get(), Kind::kWide, 24), sum(device, "dx", dx.get(), Kind::kWide, 40)};
   });
 }
@@ -204,6 +207,28 @@ TEST_CASE("linear: weights in turn, with one scratch") {
     backward("square'", square, narrow, 33, 40);
     forward("square after square'", square, narrow, 33, 40);
     return outputs;
+  });
+}
+
+// What is kept of one weight must give way to what another needs.
+TEST_CASE("linear: a weight gradient that needs the room of held weights") {
+  check_backends("linear, one large gradient", [](const Device& device) -> Outputs {
+    const auto bytes = [&](int64_t n, int64_t k) {
+      return device->linear_scratch_bytes(300, n, k, device.type(), true);
+    };
+    const Scratch scratch(device, std::max(bytes(512, 512), bytes(16, 2048)));
+    Random random(5);
+    const Weight square(device, random.matrix(512, 512), true);
+    const Buffer dy = device.input(Kind::kCompute, random.matrix(300, 512));
+    const Buffer narrow = device.input(Kind::kCompute, random.matrix(300, 16));
+    const Buffer broad = device.input(Kind::kCompute, random.matrix(300, 2048));
+    const Buffer first = device.output(Kind::kWide, 300, 512), again = device.output(Kind::kWide, 300, 512);
+    const Buffer dw = device.output(Kind::kWide, 16, 2048);
+    device->linear_backward_input(first, dy, square, false);
+    device->linear_backward_weight(dw, narrow, broad, false);
+    device->linear_backward_input(again, dy, square, false);
+    return {sum(device, "dx", first.get(), Kind::kWide, 512), sum(device, "dw", dw.get(), Kind::kWide, 300),
+            sum(device, "dx again", again.get(), Kind::kWide, 512)};
   });
 }
 
