@@ -1,5 +1,6 @@
 /** Tunesmith: supervised fine-tuning of causal language models. */
-export type { Conversation, Message, ToolCall } from './data/conversation.ts'
+export type { DataCounts, DroppedRows } from './batch/prepared.ts'
+export type { Conversation, Message, Role, ToolCall } from './data/conversation.ts'
 export { TunesmithError, type Warning } from './errors.ts'
 export {
   type Completion,
@@ -13,8 +14,6 @@ export type { BackendStatus, MemoryPlan } from './native/addon.ts'
 export type { Preview, PreviewExample, PreviewToken, RoleTotal } from './preview/preview.ts'
 export type {
   CheckpointEvent,
-  DataCounts,
-  DroppedRows,
   EvalEvent,
   FitResult,
   PrepareEvent,
@@ -23,5 +22,12 @@ export type {
   TrainerEvents,
   TrainingPlan,
 } from './trainer/events.ts'
-export type { TrainerOptions } from './trainer/options.ts'
+export type {
+  DataFile,
+  DataFormat,
+  DataOptions,
+  RandomModel,
+  ResolvedOptions,
+  TrainerOptions,
+} from './trainer/options.ts'
 export { type FitOptions, Trainer } from './trainer/trainer.ts'

@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 // After tsc: makes dist stand on its own. typed-emitter is types only, and depending on it would install rxjs (12 MB) for
 // everyone who uses this package, so its declaration goes into dist and the imports in our declarations point there.
-// It stays a CommonJS declaration (.d.cts), because that is how tsc resolved it when it wrote ours.
+// It becomes a declaration of an ES module: tsc saw that of a CommonJS one and wrote `TypedEmitter.default`, which not
+// every consumer's module resolution understands.
 import { chmodSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -9,7 +10,7 @@ import { fileURLToPath } from 'node:url'
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const dist = join(root, 'dist')
 const source = join(root, 'node_modules', 'typed-emitter')
-const vendored = join(dist, 'vendor', 'typed-emitter.d.cts')
+const vendored = join(dist, 'vendor', 'typed-emitter.d.ts')
 
 mkdirSync(dirname(vendored), { recursive: true })
 const licence = readFileSync(join(source, 'LICENSE'), 'utf8').trim()
@@ -25,8 +26,10 @@ for (const name of readdirSync(dist, { recursive: true })) {
   const text = readFileSync(path, 'utf8')
   const target = relative(dirname(path), vendored)
     .replaceAll('\\', '/')
-    .replace(/\.d\.cts$/, '.cjs')
-  const changed = text.replaceAll(/(['"])typed-emitter\1/g, `'${target.startsWith('.') ? target : `./${target}`}'`)
+    .replace(/\.d\.ts$/, '.js')
+  const changed = text
+    .replaceAll(/(['"])typed-emitter\1/g, `'${target.startsWith('.') ? target : `./${target}`}'`)
+    .replaceAll('TypedEmitter.default<', 'TypedEmitter<')
   if (changed !== text) writeFileSync(path, changed)
 }
 

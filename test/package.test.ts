@@ -102,8 +102,8 @@ describe('the build', () => {
   })
 
   it('carries the types of its emitter', () => {
-    assert.match(read('dist/trainer/events.d.ts'), /from '\.\.\/vendor\/typed-emitter\.cjs'/)
-    assert.match(read('dist/vendor/typed-emitter.d.cts'), /MIT License[\s\S]+export default TypedEventEmitter/)
+    assert.match(read('dist/trainer/events.d.ts'), /from '\.\.\/vendor\/typed-emitter\.js'/)
+    assert.match(read('dist/vendor/typed-emitter.d.ts'), /MIT License[\s\S]+export default TypedEventEmitter/)
   })
 
   it('has an executable command line', () => {

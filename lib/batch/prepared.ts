@@ -52,7 +52,7 @@ export interface Prepared {
   eval?: ExampleSet
   /** Undefined where no row is a conversation. */
   template?: ChatTemplate
-  counts: PrepareCounts
+  counts: DataCounts
   /** As what each file was read, and why. */
   formats: FileFormat[]
   /** For `warning` events. */
@@ -60,12 +60,12 @@ export interface Prepared {
 }
 
 /** `rows = used + evaluated + Σ dropped[].count`, over both sides. */
-export interface PrepareCounts {
+export interface DataCounts {
   rows: number
   /** Conversations that train. */
   used: number
   evaluated: number
-  dropped: { reason: string; count: number; examples: string[] }[]
+  dropped: DroppedRows[]
   /** Tokens lost with conversations over maxLength, and those of them that carry loss. */
   droppedTokens: number
   droppedSupervisedTokens: number
@@ -73,4 +73,12 @@ export interface PrepareCounts {
   split: number
   /** Trained turns that share a token with the text around them. */
   straddling: number
+}
+
+export interface DroppedRows {
+  /** In words, e.g. 'longer than maxLength (512 tokens)'. */
+  reason: string
+  count: number
+  /** The first few, as `file:line`. */
+  examples: string[]
 }

@@ -4,10 +4,10 @@ import type { Source } from '../data/conversation.ts'
 import type { ReadReport } from '../data/read.ts'
 import type { Warning } from '../errors.ts'
 import { place } from './example-set.ts'
-import type { PrepareCounts, PrepareOptions } from './prepared.ts'
+import type { DataCounts, PrepareOptions } from './prepared.ts'
 
 /** What a pass has counted, before it is known which conversations train. */
-export type PassCounts = Omit<PrepareCounts, 'used' | 'evaluated'>
+export type PassCounts = Omit<DataCounts, 'used' | 'evaluated'>
 
 /** Rows left out for one reason: how many, and the first few by name. */
 export class Dropped {
@@ -71,7 +71,7 @@ export class Tally {
     return [...this.warnings, ...dropped, { code: 'WARN_STRADDLING_TOKENS', message }]
   }
 
-  #dropped(): PrepareCounts['dropped'] {
+  #dropped(): DataCounts['dropped'] {
     const { bad } = this.report
     return [
       { reason: 'malformed', count: bad.count, examples: bad.examples },

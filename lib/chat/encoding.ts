@@ -2,7 +2,14 @@
  * Token ids of one text, with the tokens of a character range. Native offsets count Unicode code points, JavaScript
  * counts UTF-16 units: every position is converted here and nowhere else.
  */
-import type { Encoding as NativeEncoding } from 'tokenizers'
+
+/** What is used of an encoding of `tokenizers`, whose own declarations do not pass a consumer's type check. */
+interface NativeEncoding {
+  getLength(): number
+  getIds(): number[]
+  charToToken(codePoint: number): number | null
+  tokenToChars(token: number): [number, number] | null | undefined
+}
 
 export class Encoding {
   readonly text: string

@@ -4,7 +4,7 @@
  */
 import { countSupervised } from '../batch/example-set.ts'
 import { Pass, type SeenRow } from '../batch/pass.ts'
-import type { PrepareCounts, PrepareOptions } from '../batch/prepared.ts'
+import type { DataCounts, PrepareOptions } from '../batch/prepared.ts'
 import type { ChatTemplate } from '../chat/template.ts'
 import { TokenBytes } from '../chat/token-bytes.ts'
 import type { Tokenizer } from '../chat/tokenizer.ts'
@@ -23,7 +23,7 @@ export interface Preview {
   /** As what each file was read, and why. */
   formats: FileFormat[]
   /** What became of the rows looked at. */
-  counts: Omit<PrepareCounts, 'used' | 'evaluated'>
+  counts: Omit<DataCounts, 'used' | 'evaluated'>
   warnings: Warning[]
 }
 

@@ -3,6 +3,7 @@
 import { EventEmitter } from 'node:events'
 import type TypedEmitter from 'typed-emitter'
 import type { MixturePart } from '../batch/mixture.ts'
+import type { DataCounts } from '../batch/prepared.ts'
 import type { Warning } from '../errors.ts'
 import type { BackendName, ComputeType, MemoryPlan } from '../native/addon.ts'
 
@@ -51,22 +52,6 @@ export interface TrainingPlan {
   template: string
   /** Everything that was read and what became of it. */
   data: DataCounts
-}
-
-/** Rows read, used and dropped. `rows = used + evaluated + Σ dropped`. */
-export interface DataCounts {
-  rows: number
-  used: number
-  evaluated: number
-  dropped: DroppedRows[]
-}
-
-export interface DroppedRows {
-  /** In words, e.g. 'longer than maxLength (512 tokens)'. */
-  reason: string
-  count: number
-  /** The first few, as `file:line`. */
-  examples: string[]
 }
 
 export interface StartEvent {

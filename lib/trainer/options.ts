@@ -15,12 +15,12 @@ import { schema } from './option-schema.ts'
 export interface DataFile {
   path: string
   /** Layout of the rows where it differs from `data.format`. */
-  format?: DataFormat
+  format?: DataFormat | undefined
   /**
    * Share of this entry's conversations that an epoch draws, above 0: 0.25 draws a quarter of them, another one in every
    * epoch until all have had their turn; 2 draws each twice. Default 1. Only for training data.
    */
-  proportion?: number
+  proportion?: number | undefined
 }
 
 /**
@@ -45,19 +45,19 @@ export interface DataOptions {
    */
   train: string | DataFile | (string | DataFile)[]
   /** Evaluation data, as `train`. Excludes `evalFraction`. */
-  eval?: string | DataFile | (string | DataFile)[]
+  eval?: string | DataFile | (string | DataFile)[] | undefined
   /**
    * Share of the training conversations set aside for evaluation, 0 to below 1. Conversations with the same first user
    * turn stay on one side. Default 0. Excludes `eval`.
    */
-  evalFraction?: number
+  evalFraction?: number | undefined
   /** Layout of the rows. Default 'auto': told from the first rows of each file. */
-  format?: DataFormat
+  format?: DataFormat | undefined
   /** What a malformed row does: 'error' ends the run and names it, 'skip' counts and names it. Default 'error'. */
-  onBadRow?: 'error' | 'skip'
+  onBadRow?: 'error' | 'skip' | undefined
 }
 
-/** Everything a run can be told. Relative paths start at the working directory, in a configuration file at its folder. */
+/** Everything a run can be told; undefined is as good as absent. Relative paths start at the working directory, in a configuration file at its folder. */
 export interface TrainerOptions {
   /**
    * Checkpoint to start from: a Hugging Face folder, or `org/name[@revision]` on the hub where no such folder exists; or
@@ -69,82 +69,82 @@ export interface TrainerOptions {
   data: DataOptions
 
   /** 'model' (the checkpoint's own), 'chatml', 'plain', or the path of a Jinja file. Default 'model'. */
-  chatTemplate?: string
+  chatTemplate?: string | undefined
   /**
    * What happens where the template renders an earlier turn differently once later ones follow: 'split' makes one
    * example per assistant turn, 'error' refuses. Default 'split'.
    */
-  historyRewrite?: 'split' | 'error'
+  historyRewrite?: 'split' | 'error' | undefined
   /** Text that spells a control token: 'error' refuses the row, 'keep' lets it become the token. Default 'error'. */
-  controlTokensInText?: 'error' | 'keep'
+  controlTokensInText?: 'error' | 'keep' | undefined
   /** Turns that carry loss: 'assistant' every assistant turn, 'last' the last one only, 'all' every token. Default 'assistant'. */
-  trainOn?: 'assistant' | 'last' | 'all'
+  trainOn?: 'assistant' | 'last' | 'all' | undefined
   /** Loss weight of the tokens `trainOn` leaves out, 0 to 1. Default 0. */
-  promptLossWeight?: number
+  promptLossWeight?: number | undefined
   /** Tokens per conversation. Default: the model's context. */
-  maxLength?: number
+  maxLength?: number | undefined
   /**
    * A conversation over `maxLength`: 'drop' counts and names it, and more than 5 % of such rows is an error; 'error'
    * refuses the first. Default 'drop'.
    */
-  onTooLong?: 'drop' | 'error'
+  onTooLong?: 'drop' | 'error' | undefined
   /**
    * Keeps prepared data on disk, so that the next run on the same data, template, tokenizer and options starts at once:
    * true, false, or the folder. Up to 10 GiB; the oldest goes first. Default true: `$XDG_CACHE_HOME/tunesmith/prepared`,
    * by default `~/.cache/tunesmith/prepared`.
    */
-  cache?: boolean | string
+  cache?: boolean | string | undefined
 
   /** Passes over the data; a fraction is allowed. Default 3. */
-  epochs?: number
+  epochs?: number | undefined
   /** Optimizer steps after which the run ends, even inside an epoch. Without `epochs`, passes follow until it is reached. */
-  maxSteps?: number
+  maxSteps?: number | undefined
   /** Conversations per optimizer step. Default 16. Excludes `batchTokens`. */
-  batchSize?: number
+  batchSize?: number | undefined
   /** Tokens per optimizer step; whole conversations fill it. Excludes `batchSize`. */
-  batchTokens?: number
+  batchTokens?: number | undefined
   /** Tokens that go through forward and backward at once. Memory only: the update does not depend on it. Default 8192. */
-  microBatchTokens?: number
+  microBatchTokens?: number | undefined
   /** New order in every epoch. Default true. */
-  shuffle?: boolean
+  shuffle?: boolean | undefined
   /** Of the order and of random weights; an integer from 0. Default 42. */
-  seed?: number
+  seed?: number | undefined
 
   /** Peak learning rate. Default 2e-5. */
-  learningRate?: number
+  learningRate?: number | undefined
   /** Course of the learning rate after warmup. Default 'cosine'. */
-  schedule?: 'cosine' | 'linear' | 'constant'
+  schedule?: 'cosine' | 'linear' | 'constant' | undefined
   /** Share of the steps in which the rate rises from 0, 0 to 1. Default 0.03. Excludes `warmupSteps`. */
-  warmupRatio?: number
+  warmupRatio?: number | undefined
   /** Steps in which the rate rises from 0. Excludes `warmupRatio`. */
-  warmupSteps?: number
+  warmupSteps?: number | undefined
   /** Rate at which 'cosine' and 'linear' end. Default 0. */
-  minLearningRate?: number
+  minLearningRate?: number | undefined
 
   /** 'adamw' (decoupled weight decay, arXiv 1711.05101) or 'sgd'. Default 'adamw'. */
-  optimizer?: 'adamw' | 'sgd'
+  optimizer?: 'adamw' | 'sgd' | undefined
   /** AdamW's decay rates of the two moments, 0 to below 1. Default [0.9, 0.999]. */
-  betas?: [number, number]
+  betas?: [number, number] | undefined
   /** AdamW's term in the denominator. Default 1e-8. */
-  epsilon?: number
+  epsilon?: number | undefined
   /** Decay of matrices and embeddings; norms and biases have none. Default 0. */
-  weightDecay?: number
+  weightDecay?: number | undefined
   /** Global L2 norm to which gradients are clipped; 0 = no clipping. Default 1. */
-  maxGradNorm?: number
+  maxGradNorm?: number | undefined
 
   /** Of weights and activations; master weights and optimizer state are float32. Default 'bfloat16' where the device is fast at it. */
-  precision?: 'float32' | 'bfloat16'
+  precision?: 'float32' | 'bfloat16' | undefined
   /** Default 'auto': the fastest that is there. */
-  device?: 'auto' | 'cuda' | 'cpu' | 'reference'
+  device?: 'auto' | 'cuda' | 'cpu' | 'reference' | undefined
   /** CPU threads. Default: every core this process may use. */
-  threads?: number
+  threads?: number | undefined
   /** Recompute activations in the backward pass: less memory, about a third more time. Default false. */
-  recompute?: boolean
+  recompute?: boolean | undefined
 
   /** How often to evaluate: a number of steps, or '10m' (also 's', 'h'), '1epoch', '0.5epoch'. Default '1epoch'. */
-  evalEvery?: number | string
+  evalEvery?: number | string | undefined
   /** Type of the exported weights. Default: the source checkpoint's; float32 for random weights. */
-  outputDtype?: 'float32' | 'float16' | 'bfloat16'
+  outputDtype?: 'float32' | 'float16' | 'bfloat16' | undefined
 }
 
 /** A data file or glob with an absolute path, or a dataset of the hub. */

@@ -43,6 +43,10 @@ const plan: TrainingPlan = {
     used: 36,
     evaluated: 4,
     dropped: [{ reason: 'longer than maxLength (264 tokens)', count: 1, examples: ['train.jsonl:7'] }],
+    droppedTokens: 0,
+    droppedSupervisedTokens: 0,
+    split: 0,
+    straddling: 0,
   },
 }
 
