@@ -38,7 +38,8 @@
  *   `ERR_SHARD_MISSING`, `ERR_PICKLE_CHECKPOINT`: the files of the weights
  * - `ERR_TENSOR_MISSING`, `ERR_TENSOR_SHAPE`, `ERR_TENSOR_DTYPE`: tensors that do not fit the config
  * - `ERR_VOCAB_TOO_SMALL`: a tokenizer larger than the embedding
- * - `ERR_OUTPUT_NOT_WRITABLE`, `ERR_OUTPUT_FULL`, `ERR_OUTPUT_IS_SOURCE`: the output folder
+ * - `ERR_OUTPUT_NOT_WRITABLE`, `ERR_OUTPUT_FULL`, `ERR_OUTPUT_IS_SOURCE`, `ERR_OUTPUT_FOREIGN`, `ERR_OUTPUT_BUSY`: the output
+ *   folder
  *
  * Running
  * - `ERR_NON_FINITE_LOSS`, `ERR_NON_FINITE_GRADIENT`: the run has diverged; the step was not applied

@@ -11,11 +11,9 @@
  * No loader accepts a folder without config.json, so the folder never looks whole while it holds a mixture, and whoever
  * opens it is told where the rest is.
  */
-import { mkdir, open, readdir, realpath, rename, rm, stat, statfs, unlink, writeFile } from 'node:fs/promises'
+import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
-import { TunesmithError } from '../errors.ts'
-import { indexFile } from './safetensors.ts'
-import { isTokenizerFile } from './tokenizer-files.ts'
+import { asOutputError, isCheckpointFile } from './output.ts'
 
 const partial = '.checkpoint-partial'
 const complete = '.checkpoint-complete'
@@ -65,55 +63,6 @@ export function interruptedSave(entries: readonly string[]): string | undefined 
   return entries.includes(partial) ? `${cut} before it was whole. Save it again.` : undefined
 }
 
-export interface OutputCheck {
-  /** Folder of the model that is trained; it must not be the output. */
-  source?: string | undefined
-  /** Free space that the run needs, in bytes. */
-  bytes?: number
-}
-
-/**
- * Makes the output folder and tries to write there, so that a run does not end in an error hours later.
- *
- * @throws ERR_OUTPUT_IS_SOURCE, ERR_OUTPUT_NOT_WRITABLE, ERR_OUTPUT_FULL
- */
-export async function checkOutput(folder: string, { source, bytes = 0 }: OutputCheck = {}): Promise<void> {
-  const target = resolve(folder)
-  await refuseSource(target, source)
-  try {
-    await mkdir(target, { recursive: true })
-    const probe = join(target, `.write-probe-${process.pid}`)
-    await writeFile(probe, 'probe', { flag: 'wx' })
-    await unlink(probe)
-  } catch (error) {
-    throw asOutputError(error, target, 'cannot be written')
-  }
-  const { bavail, bsize } = await statfs(target)
-  if (bavail * bsize >= bytes) return
-  throw new TunesmithError(
-    'ERR_OUTPUT_FULL',
-    `output folder ${target} needs ${megabytes(bytes)} MB, but its disk has ${megabytes(bavail * bsize)} MB left. ` +
-      'Free some, or choose another output.',
-  )
-}
-
-/** @throws ERR_OUTPUT_IS_SOURCE where the two are one folder, also through links */
-export async function refuseSource(folder: string, source: string | undefined): Promise<void> {
-  if (source === undefined) return
-  const [a, b] = await Promise.all([folder, source].map((path) => realpath(path).catch(() => resolve(path))))
-  if (a !== b) return
-  throw new TunesmithError(
-    'ERR_OUTPUT_IS_SOURCE',
-    `output folder ${resolve(folder)} is the folder of the model itself and would overwrite it. Choose another output.`,
-  )
-}
-
-/** Files that belong to a checkpoint: those of an earlier one are removed when another takes its place. */
-function isCheckpointFile(name: string): boolean {
-  if (name === 'config.json' || name === 'generation_config.json' || name === indexFile) return true
-  return /^model(-\d{5}-of-\d{5})?\.safetensors$/.test(name) || isTokenizerFile(name)
-}
-
 async function moveInto(target: string, staging: string): Promise<void> {
   // What an earlier interruption has left is kept until there is something whole to replace it.
   await rm(join(target, complete), { recursive: true, force: true })
@@ -151,17 +100,4 @@ async function flushFolder(folder: string): Promise<void> {
   } finally {
     await handle.close()
   }
-}
-
-function asOutputError(error: unknown, folder: string, what: string): unknown {
-  if (!(error instanceof Error) || !('syscall' in error)) return error
-  return new TunesmithError(
-    'ERR_OUTPUT_NOT_WRITABLE',
-    `output folder ${folder} ${what}: ${error.message}. Check its permissions and free space, or choose another output.`,
-    { cause: error },
-  )
-}
-
-function megabytes(bytes: number): number {
-  return Math.ceil(bytes / 1e6)
 }

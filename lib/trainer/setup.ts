@@ -13,7 +13,7 @@ import {
   type ModelDescription,
   openCheckpoint,
 } from '../checkpoint/open.ts'
-import { checkOutput } from '../checkpoint/publish.ts'
+import { checkOutput } from '../checkpoint/output.ts'
 import { checkpointBytes } from '../checkpoint/save.ts'
 import { TunesmithError, type Warning } from '../errors.ts'
 import { localData, localModel } from '../hub/local.ts'
@@ -62,10 +62,11 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
   const { model, checkpoint, tokenizer } = await openBase(options, hub)
   for (const warning of model.warnings) report.warning(warning)
   const outputDtype = options.outputDtype ?? model.sourceDtype
-  await checkOutput(options.output, {
+  const outputWarnings = await checkOutput(options.output, {
     source: model.folder,
     bytes: checkpointBytes(model.family, model.spec, outputDtype),
   })
+  for (const warning of outputWarnings) report.warning(warning)
   const device = chooseDevice(addon(), options)
   for (const warning of device.warnings) report.warning(warning)
   signal?.throwIfAborted()

@@ -1,5 +1,6 @@
 /** The trainer: options in, a fine-tuned checkpoint out, events on the way. */
 import { loadParameters } from '../checkpoint/load.ts'
+import { lockOutput } from '../checkpoint/output.ts'
 import { saveCheckpoint } from '../checkpoint/save.ts'
 import { TunesmithError } from '../errors.ts'
 import type { NativeEngine } from '../native/addon.ts'
@@ -73,11 +74,16 @@ export class Trainer extends TrainerEmitter {
     return this.#exclusively(async () => {
       const setup = await this.#setUp(signal)
       this.emit('plan', setup.plan)
-      const metrics = await MetricsFile.open(this.options.output)
+      const unlock = await lockOutput(this.options.output)
       try {
-        return await this.#train(setup, metrics, signal)
+        const metrics = await MetricsFile.open(this.options.output)
+        try {
+          return await this.#train(setup, metrics, signal)
+        } finally {
+          await metrics.close()
+        }
       } finally {
-        await metrics.close()
+        await unlock()
       }
     }, signal)
   }

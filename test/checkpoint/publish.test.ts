@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
-import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { loadParameters } from '../../lib/checkpoint/load.ts'
 import { openCheckpoint } from '../../lib/checkpoint/open.ts'
-import { checkOutput, publish } from '../../lib/checkpoint/publish.ts'
+import { publish } from '../../lib/checkpoint/publish.ts'
 import { saveCheckpoint } from '../../lib/checkpoint/save.ts'
 import { TunesmithError } from '../../lib/errors.ts'
 import { withCrash } from './crash.ts'
@@ -141,58 +141,6 @@ describe('publishing a folder', () => {
       'ERR_OUTPUT_NOT_WRITABLE',
       /file\/out could not be written/,
       /choose another output/,
-    )
-  })
-})
-
-describe('checking the output', () => {
-  const folder = temporaryFolder()
-
-  it('makes the folder and leaves nothing in it', async () => {
-    const output = join(folder(), 'a/b')
-    await checkOutput(output)
-    await checkOutput(output, { bytes: 1 })
-    assert.deepEqual(readdirSync(output), [])
-  })
-
-  it('refuses a path under a file, a file, and a read-only folder', async () => {
-    writeFileSync(join(folder(), 'file'), '')
-    for (const path of ['file/out', 'file']) {
-      await rejects(
-        checkOutput(join(folder(), path)),
-        'ERR_OUTPUT_NOT_WRITABLE',
-        new RegExp(`${path} cannot be written`),
-        /choose another output/,
-      )
-    }
-    // Permissions do not bind root; /proc does.
-    const locked = process.getuid?.() === 0 ? '/proc/sys' : join(folder(), 'locked')
-    if (!existsSync(locked)) mkdirSync(locked)
-    if (locked.startsWith(folder())) chmodSync(locked, 0o555)
-    await rejects(checkOutput(locked), 'ERR_OUTPUT_NOT_WRITABLE', /cannot be written/)
-  })
-
-  it('refuses the folder of the model, also through a link', async () => {
-    writeModel(join(folder(), 'model'))
-    symlinkSync(join(folder(), 'model'), join(folder(), 'link'))
-    const source = join(folder(), 'model')
-    for (const path of ['model', 'model/../model', 'link']) {
-      await rejects(
-        checkOutput(join(folder(), path), { source }),
-        'ERR_OUTPUT_IS_SOURCE',
-        /overwrite/,
-        /Choose another/,
-      )
-    }
-    await checkOutput(join(folder(), 'model/out'), { source })
-    assert.deepEqual(readdirSync(source).sort(), ['config.json', 'model.safetensors', 'out'])
-  })
-
-  it('refuses a disk without room', async () => {
-    await rejects(
-      checkOutput(folder(), { bytes: 1e18 }),
-      'ERR_OUTPUT_FULL',
-      /needs 1000000000000 MB, but its disk has \d+ MB left/,
     )
   })
 })
