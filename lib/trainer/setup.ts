@@ -66,7 +66,6 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
     source: model.folder,
     bytes: checkpointBytes(model.family, model.spec, outputDtype),
   })
-  for (const warning of outputWarnings) report.warning(warning)
   const device = chooseDevice(addon(), options)
   for (const warning of device.warnings) report.warning(warning)
   signal?.throwIfAborted()
@@ -76,7 +75,7 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
     ...(signal && { signal }),
     onProgress: ({ rows, cached }) => report.prepare({ stage: 'data', done: rows, ...(cached && { cached }) }),
   })
-  for (const warning of data.warnings) report.warning(warning)
+  for (const warning of [...data.warnings, ...outputWarnings]) report.warning(warning)
 
   const engineOptions = engineFor(options, model, device, data.train, data.eval)
   const length = courseLength(data.train, options)
