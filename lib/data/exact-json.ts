@@ -32,7 +32,7 @@ export function orderedKeys(object: object): string[] {
 
 /** Walks valid JSON text beside its value. Iterative: nesting cannot overflow the stack. */
 function annotate(root: unknown, text: string): void {
-  const stack: { value: Container; isList: boolean; keys: string[]; key: string | number }[] = []
+  const stack: { value: Container; isList: boolean; keys: Set<string>; key: string | number }[] = []
   let at = 0
   let next: unknown = root
   for (;;) {
@@ -41,7 +41,7 @@ function annotate(root: unknown, text: string): void {
     if (character === '{' || character === '[') {
       // Of a key that comes twice the value is the last one's, which may be no container.
       const value = (typeof next === 'object' && next !== null ? next : {}) as Container
-      stack.push({ value, isList: character === '[', keys: [], key: -1 })
+      stack.push({ value, isList: character === '[', keys: new Set(), key: -1 })
       at = skipSpace(text, at + 1)
       if (text[at] !== '}' && text[at] !== ']') {
         ;[at, next] = enter(stack.at(-1)!, text, at)
@@ -64,7 +64,7 @@ function annotate(root: unknown, text: string): void {
         ;[at, next] = enter(top, text, skipSpace(text, at + 1))
         break
       }
-      if (!top.isList) noteOrder(top.value, top.keys)
+      if (!top.isList) noteOrder(top.value, [...top.keys])
       stack.pop()
       at++
     }
@@ -73,7 +73,7 @@ function annotate(root: unknown, text: string): void {
 
 /** Moves to the next value of a container: past its key in an object. */
 function enter(
-  top: { value: Container; isList: boolean; keys: string[]; key: string | number },
+  top: { value: Container; isList: boolean; keys: Set<string>; key: string | number },
   text: string,
   at: number,
 ): [at: number, next: unknown] {
@@ -85,7 +85,7 @@ function enter(
   const key: string = JSON.parse(text.slice(at, end))
   top.key = key
   // A repeated key keeps its first place and takes its last value, in Python as here.
-  if (!top.keys.includes(key)) top.keys.push(key)
+  top.keys.add(key)
   const colon = skipSpace(text, end)
   return [colon + 1, Object.hasOwn(top.value, key) ? top.value[key] : undefined]
 }

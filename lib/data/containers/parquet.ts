@@ -4,7 +4,15 @@
  * become numbers where a number holds them exactly.
  */
 import { type FileHandle, open } from 'node:fs/promises'
-import { type AsyncBuffer, type FileMetaData, parquetMetadataAsync, parquetReadObjects } from 'hyparquet'
+import {
+  type AsyncBuffer,
+  type ColumnChunk,
+  type FileMetaData,
+  parquetMetadataAsync,
+  parquetReadObjects,
+  parquetSchema,
+  type SchemaTree,
+} from 'hyparquet'
 import { compressors } from 'hyparquet-compressors'
 import { TunesmithError } from '../../errors.ts'
 import { isObject, type Json, RowProblem } from '../rows.ts'
@@ -59,15 +67,42 @@ async function readMetadata(file: AsyncBuffer, path: string): Promise<FileMetaDa
   if (counts.some((count) => !Number.isSafeInteger(count) || count < 0) || total !== Number(metadata.num_rows)) {
     throw unreadable(path, `its footer is corrupt: ${metadata.num_rows} rows, but row groups of ${counts.join(', ')}`)
   }
-  for (const { columns } of metadata.row_groups) {
-    for (const { meta_data: column } of columns) {
-      const start = Number(column?.dictionary_page_offset ?? column?.data_page_offset ?? -1)
-      if (!column || start < 0 || start + Number(column.total_compressed_size) > file.byteLength) {
-        throw unreadable(path, 'its footer is corrupt: a column lies outside the file')
-      }
+  const leaves = leafPaths(metadata, path)
+  for (const { columns } of metadata.row_groups) checkColumns(columns, leaves, file, path)
+  return metadata
+}
+
+/** A group must have each column of the schema once: hyparquet leaves what is missing out, and loses errors of the rest. */
+function checkColumns(
+  columns: readonly ColumnChunk[],
+  leaves: ReadonlySet<string>,
+  file: AsyncBuffer,
+  path: string,
+): void {
+  const found = new Set(columns.map(({ meta_data: column }) => column?.path_in_schema.join('.') ?? ''))
+  if (columns.length !== leaves.size || found.size !== leaves.size || [...found].some((name) => !leaves.has(name))) {
+    throw unreadable(path, 'its footer is corrupt: the columns of a row group are not those of the schema')
+  }
+  for (const { meta_data: column } of columns) {
+    const start = Number(column?.dictionary_page_offset ?? column?.data_page_offset ?? -1)
+    if (!column || start < 0 || start + Number(column.total_compressed_size) > file.byteLength) {
+      throw unreadable(path, 'its footer is corrupt: a column lies outside the file')
     }
   }
-  return metadata
+}
+
+function leafPaths(metadata: FileMetaData, path: string): Set<string> {
+  const leaves = new Set<string>()
+  const walk = ({ children, path: names }: SchemaTree): void => {
+    if (children.length === 0) leaves.add(names.join('.'))
+    for (const child of children) walk(child)
+  }
+  try {
+    walk(parquetSchema(metadata))
+  } catch (error) {
+    throw unreadable(path, `its schema is corrupt (${(error as Error).message})`, error)
+  }
+  return leaves
 }
 
 async function readGroup(options: Parameters<typeof parquetReadObjects>[0], path: string, index: number) {
