@@ -8,6 +8,7 @@ import type { MicroBatch } from '../native/addon.ts'
 import { collate } from './collate.ts'
 import { conversationCount, type ExampleSet, place } from './example-set.ts'
 import { packStep } from './pack.ts'
+import { type PackingSums, packingSums } from './packing.ts'
 
 /** What fills one optimizer step. */
 export type StepSize = { conversations: number } | { tokens: number }
@@ -22,6 +23,7 @@ export interface Step {
   tokens: number
   /** Targets that carry loss. */
   supervisedTokens: number
+  packing: PackingSums
 }
 
 /** Largest micro-batch that can come, for the memory plan. */
@@ -84,13 +86,19 @@ export function buildStep(set: ExampleSet, conversations: Uint32Array, microBatc
       `No token of this step carries loss (${shown}): its loss would be 0/0. Remove these rows or give their turns a weight.`,
     )
   }
-  return { microBatches, weightSum, conversations: conversations.length, tokens, supervisedTokens }
+  const packing = packingSums(microBatches.map(({ cuSeqlens }) => lengthsBetween(cuSeqlens)))
+  return { microBatches, weightSum, conversations: conversations.length, tokens, supervisedTokens, packing }
 }
 
-/** How many micro-batches buildStep would make. */
-export function microBatchCount(set: ExampleSet, conversations: Uint32Array, microBatchTokens: number): number {
-  const lengths = examplesOf(set, conversations).map((index) => set.examples[index]!.ids.length)
-  return packStep(lengths, microBatchTokens).length
+function lengthsBetween(cuSeqlens: Int32Array): Int32Array {
+  return cuSeqlens.subarray(1).map((end, index) => end - cuSeqlens[index]!)
+}
+
+/** How buildStep would pack. */
+export function planPacking(set: ExampleSet, conversations: Uint32Array, microBatchTokens: number): PackingSums {
+  const indices = examplesOf(set, conversations)
+  const lengths = indices.map((index) => set.examples[index]!.ids.length)
+  return packingSums(binsOf(set, indices, microBatchTokens).map((bin) => bin.map((i) => lengths[i]!)))
 }
 
 function examplesOf(set: ExampleSet, conversations: Uint32Array): number[] {
@@ -114,9 +122,17 @@ export function* evalMicroBatches(set: ExampleSet, microBatchTokens: number): Ge
 }
 
 function packIndices(set: ExampleSet, indices: readonly number[], microBatchTokens: number): MicroBatch[] {
+  return binsOf(set, indices, microBatchTokens).map((bin) => collate(bin.map((i) => set.examples[indices[i]!]!)))
+}
+
+/** Positions in `indices` per micro-batch. */
+function binsOf(set: ExampleSet, indices: readonly number[], microBatchTokens: number): number[][] {
   const lengths = indices.map((index) => set.examples[index]!.ids.length)
-  const bins = packStep(lengths, microBatchTokens)
-  return bins.map((bin) => collate(bin.map((i) => set.examples[indices[i]!]!)))
+  return packStep(
+    lengths,
+    microBatchTokens,
+    indices.map((index) => set.supervised[index]!),
+  )
 }
 
 /**

@@ -72,7 +72,11 @@ export function planTable(plan: TrainingPlan): string {
     ['Run'],
     ['steps', `${count(plan.steps)} (${count(plan.stepsPerEpoch)} per epoch, ${plural(plan.epochs, 'epoch')})`],
     ['per step', batch],
-    ['at once', `up to ${count(plan.microBatchTokens)} tokens`],
+    [
+      'at once',
+      `up to ${count(plan.microBatchTokens)} tokens, ${percent(plan.packing.fill)} filled; ` +
+        `padding would make ${plan.packing.padded.toFixed(2)} times as many`,
+    ],
     ['warmup', plural(plan.warmupSteps, 'step')],
     ['device', `${plan.device}, ${plan.precision}, ${plural(plan.threads, 'thread')}`],
     ['estimated time', plan.estimatedSeconds === undefined ? 'not known' : duration(plan.estimatedSeconds)],

@@ -1,7 +1,8 @@
 /** The course of a run: which conversations each optimizer step takes, epoch after epoch. */
 import type { ExampleSet } from '../batch/example-set.ts'
 import { epochDraw } from '../batch/mixture.ts'
-import { microBatchCount, planSteps, type StepSize } from '../batch/steps.ts'
+import { addPacking, noPacking, type PackingSums } from '../batch/packing.ts'
+import { planPacking, planSteps, type StepSize } from '../batch/steps.ts'
 
 export interface CourseOptions {
   /** Passes over the data; may be a fraction, or Infinity with maxSteps. */
@@ -45,8 +46,8 @@ export interface CourseLength {
   stepsPerEpoch: number
   /** Epochs done at the end, a fraction where the run stops inside one. */
   epochs: number
-  /** Micro-batches of the first epoch, or of the run where it is shorter. */
-  microBatches: number
+  /** Of the first epoch, or of the run where it is shorter. */
+  packing: PackingSums
 }
 
 /** Length of the run. Epochs may differ in steps under a token budget, so each is counted. */
@@ -54,10 +55,11 @@ export function courseLength(set: ExampleSet, options: CourseOptions & { microBa
   const order = epochDraw(set, { seed: options.seed, epoch: 0, shuffle: options.shuffle })
   const stepsPerEpoch = planSteps(set, order, options.batch).length
   let last: CourseStep | undefined
-  let microBatches = 0
+  let packing = noPacking
   for (const step of course(set, options)) {
     last = step
-    if (step.number <= stepsPerEpoch) microBatches += microBatchCount(set, step.conversations, options.microBatchTokens)
+    if (step.number <= stepsPerEpoch)
+      packing = addPacking(packing, planPacking(set, step.conversations, options.microBatchTokens))
   }
-  return { steps: last?.number ?? 0, stepsPerEpoch, epochs: last?.epoch ?? 0, microBatches }
+  return { steps: last?.number ?? 0, stepsPerEpoch, epochs: last?.epoch ?? 0, packing }
 }

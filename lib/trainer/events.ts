@@ -3,6 +3,7 @@
 import { EventEmitter } from 'node:events'
 import type TypedEmitter from 'typed-emitter'
 import type { MixturePart } from '../batch/mixture.ts'
+import type { Packing } from '../batch/packing.ts'
 import type { DataCounts } from '../batch/prepared.ts'
 import type { Warning } from '../errors.ts'
 import type { BackendName, ComputeType, MemoryPlan } from '../native/addon.ts'
@@ -37,6 +38,8 @@ export interface TrainingPlan {
   microBatchTokens: number
   /** Micro-batches of the first epoch, or of the run where it is shorter. */
   microBatches: number
+  /** How well these are filled. */
+  packing: Packing
   /** Bytes per kind. */
   memory: MemoryPlan
   /** Absent where nothing was measured yet. */
@@ -91,6 +94,8 @@ export interface StepEvent {
   supervisedTokens: number
   /** All tokens of this step. */
   totalTokens: number
+  /** Into how many micro-batches they were packed. */
+  microBatches: number
   /** All tokens of this step over its wall time. */
   tokensPerSecond: number
 }
@@ -126,6 +131,8 @@ export interface FitResult {
   /** Tokens that went through training, repeats counted. */
   totalTokens: number
   supervisedTokens: number
+  /** How well the micro-batches of the run were filled. */
+  packing: Packing
   /** Wall time of training and evaluation, without preparation. */
   seconds: number
   data: DataCounts

@@ -1,5 +1,6 @@
 /** The optimizer steps of a run: while the native side computes one step, the next is packed here. */
 import { type ExampleSet, place } from '../batch/example-set.ts'
+import type { PackingSums } from '../batch/packing.ts'
 import { buildStep, type Step } from '../batch/steps.ts'
 import { TunesmithError } from '../errors.ts'
 import type { NativeEngine } from '../native/addon.ts'
@@ -9,7 +10,7 @@ import type { ResolvedOptions } from './options.ts'
 import { learningRateAt, type Schedule } from './schedule.ts'
 
 /** What one step did, without the times. */
-export type StepOutcome = Omit<StepEvent, 'tokensPerSecond'>
+export type StepOutcome = Omit<StepEvent, 'tokensPerSecond' | 'microBatches'> & { packing: PackingSums }
 
 export interface Loop {
   engine: Pick<NativeEngine, 'accumulate' | 'optimizerStep'>
@@ -88,6 +89,7 @@ async function runStep(
     gradNorm,
     supervisedTokens: step.supervisedTokens,
     totalTokens: step.tokens,
+    packing: step.packing,
   }
 }
 

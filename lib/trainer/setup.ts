@@ -1,6 +1,7 @@
 /** Everything that comes before the first step: model, tokenizer, template, data, device and the plan of the run. */
 import { conversationCount, type ExampleSet, place } from '../batch/example-set.ts'
 import { epochTokens, type MixturePart, mixtureParts, mostDrawn } from '../batch/mixture.ts'
+import { packingOf } from '../batch/packing.ts'
 import { prepare } from '../batch/prepare.ts'
 import type { DataCounts, PrepareOptions } from '../batch/prepared.ts'
 import { type MicroBatchLimits, microBatchLimits } from '../batch/steps.ts'
@@ -109,7 +110,8 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
       ? { batchSize: options.batch.conversations }
       : { batchTokens: options.batch.tokens }),
     microBatchTokens: options.microBatchTokens,
-    microBatches: length.microBatches,
+    microBatches: length.packing.microBatches,
+    packing: packingOf(length.packing, options.microBatchTokens),
     memory: addon().plan(engineOptions),
     device: device.backend,
     precision: device.compute,

@@ -1,4 +1,5 @@
 /** The trainer: options in, a fine-tuned checkpoint out, events on the way. */
+import { addPacking, noPacking, packingOf } from '../batch/packing.ts'
 import { loadParameters } from '../checkpoint/load.ts'
 import { lockOutput } from '../checkpoint/output.ts'
 import { saveCheckpoint } from '../checkpoint/save.ts'
@@ -179,9 +180,11 @@ export class Trainer extends TrainerEmitter {
     let totalTokens = 0
     let supervisedTokens = 0
     let stepBegan = performance.now()
-    for await (const outcome of trainingSteps({ engine, set: train, options, schedule })) {
+    let packed = noPacking
+    for await (const { packing, ...outcome } of trainingSteps({ engine, set: train, options, schedule })) {
       const tokensPerSecond = outcome.totalTokens / ((performance.now() - stepBegan) / 1000)
-      const event: StepEvent = { ...outcome, tokensPerSecond }
+      const event: StepEvent = { ...outcome, microBatches: packing.microBatches, tokensPerSecond }
+      packed = addPacking(packed, packing)
       totalTokens += event.totalTokens
       supervisedTokens += event.supervisedTokens
       history.steps.push(event)
@@ -206,6 +209,7 @@ export class Trainer extends TrainerEmitter {
       loss: last.loss,
       totalTokens,
       supervisedTokens,
+      packing: packingOf(packed, options.microBatchTokens),
       seconds,
       data: setup.counts,
     }

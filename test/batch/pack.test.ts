@@ -53,6 +53,40 @@ describe('packing of a step', () => {
     assert.ok(Math.abs(fills[0]! - fills[1]!) <= 16, `fills ${fills}`)
   })
 
+  it('spreads the loss evenly too, where the lengths leave a choice', () => {
+    const lengths = [...Array(32)].map((_, i) => 100 + (i % 3))
+    const supervised = lengths.map((_, i) => (i % 4 < 2 ? 90 : 10))
+    const spreadOf = (bins: number[][], values: number[]) => {
+      const sums = bins.map((bin) => sum(values, bin))
+      return Math.max(...sums) - Math.min(...sums)
+    }
+    const bins = packStep(lengths, 820, supervised)
+    assert.equal(bins.length, packStep(lengths, 820).length)
+    assert.ok(spreadOf(bins, lengths) <= 25, `tokens differ by ${spreadOf(bins, lengths)}`)
+    assert.ok(spreadOf(bins, supervised) <= 90, `rows with loss differ by ${spreadOf(bins, supervised)}`)
+    assert.ok(spreadOf(packStep(lengths, 820), supervised) > 90, 'by lengths alone they are not')
+  })
+
+  it('never takes a micro-batch more for the sake of the loss', () => {
+    const withLoss = steps.chain((step) =>
+      fc.array(fc.nat(120), { minLength: step.lengths.length, maxLength: step.lengths.length }).map((supervised) => ({
+        ...step,
+        supervised,
+      })),
+    )
+    fc.assert(
+      fc.property(withLoss, ({ lengths, capacity, supervised }) => {
+        const bins = packStep(lengths, capacity, supervised)
+        assert.ok(bins.length <= packStep(lengths, capacity).length)
+        assert.deepEqual(
+          bins.flat().sort((a, b) => a - b),
+          lengths.map((_, i) => i),
+        )
+        for (const bin of bins) assert.ok(bin.length === 1 || sum(lengths, bin) <= capacity)
+      }),
+    )
+  })
+
   it('uses one micro-batch where everything fits', () => {
     assert.deepEqual(packStep([3, 4, 5], 12), [[0, 1, 2]])
     assert.deepEqual(packStep([], 12), [])

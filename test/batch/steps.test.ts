@@ -1,8 +1,16 @@
 import assert from 'node:assert/strict'
 import fc from 'fast-check'
 import { conversationCount, exampleSet } from '../../lib/batch/example-set.ts'
+import { addPacking, noPacking, packingOf } from '../../lib/batch/packing.ts'
 import { epochOrder } from '../../lib/batch/sampler.ts'
-import { buildStep, evalMicroBatches, microBatchLimits, planSteps, type StepSize } from '../../lib/batch/steps.ts'
+import {
+  buildStep,
+  evalMicroBatches,
+  microBatchLimits,
+  planPacking,
+  planSteps,
+  type StepSize,
+} from '../../lib/batch/steps.ts'
 import { example, exampleSets } from './helpers.ts'
 
 const sizes: fc.Arbitrary<StepSize> = fc.oneof(
@@ -57,6 +65,23 @@ describe('steps', () => {
         assert.deepEqual(seen, [...order])
       }),
     )
+  })
+
+  it('tell how they are packed, as planned', () => {
+    fc.assert(
+      fc.property(exampleSets, fc.integer({ min: 1, max: 200 }), (set, microBatchTokens) => {
+        const all = epochOrder(conversationCount(set), orders)
+        const { packing, microBatches, tokens } = buildStep(set, all, microBatchTokens)
+        assert.deepEqual(planPacking(set, all, microBatchTokens), packing)
+        assert.deepEqual([packing.microBatches, packing.tokens], [microBatches.length, tokens])
+        assert.ok(packing.paddedTokens >= tokens)
+      }),
+    )
+    const set = exampleSet([4, 6, 10].map((length, i) => [example(i * 100 + 1, length)]))
+    const sums = planPacking(set, Uint32Array.of(0, 1, 2), 10)
+    assert.deepEqual(sums, { microBatches: 2, tokens: 20, paddedTokens: 12 + 10 })
+    assert.deepEqual(packingOf(sums, 10), { fill: 1, padded: 1.1 })
+    assert.deepEqual(packingOf(addPacking(sums, addPacking(sums, noPacking)), 20), { fill: 0.5, padded: 1.1 })
   })
 
   it('stay within the limits given to the memory plan', () => {

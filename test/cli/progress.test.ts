@@ -21,6 +21,7 @@ const plan: TrainingPlan = {
   batchSize: 2,
   microBatchTokens: 8192,
   microBatches: 2,
+  packing: { fill: 0.265, padded: 1.5 },
   memory: {
     parameters: 2 ** 20,
     prepared: 0,
@@ -59,6 +60,7 @@ const step = {
   gradNorm: 9.6416,
   supervisedTokens: 123,
   totalTokens: 216,
+  microBatches: 1,
   tokensPerSecond: 5432.1,
 }
 const evaluation = { step: 0, epoch: 0, loss: 4.5, perplexity: 90.02, tokenAccuracy: 0.231, supervisedTokens: 130 }
@@ -73,6 +75,7 @@ const result: FitResult = {
   loss: 2.5,
   totalTokens: 432,
   supervisedTokens: 246,
+  packing: { fill: 0.0264, padded: 1.5 },
   seconds: 61,
   data: plan.data,
 }
@@ -198,7 +201,7 @@ Data
 Run
   steps            2 (18 per epoch, 0.11 epochs)
   per step         2 conversations
-  at once          up to 8,192 tokens
+  at once          up to 8,192 tokens, 26.5 % filled; padding would make 1.50 times as many
   warmup           1 step
   device           cpu, float32, 2 threads
   estimated time   1m 05s

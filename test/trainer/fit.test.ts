@@ -42,6 +42,11 @@ describe('fit', () => {
     const total = steps.reduce((sum, { totalTokens }) => sum + totalTokens, 0)
     assert.equal(total, 6 * plan!.tokens)
     assert.equal(result.totalTokens, total)
+    const microBatches = steps.reduce((sum, event) => sum + event.microBatches, 0)
+    assert.ok(microBatches > 18)
+    assert.ok(Math.abs(result.packing.fill - total / (microBatches * 128)) < 1e-12)
+    assert.ok(result.packing.padded > 1 && plan!.packing.padded > 1)
+    assert.equal(plan!.microBatches, Math.round(plan!.tokens / (128 * plan!.packing.fill)))
     assert.equal(
       steps.reduce((sum, { supervisedTokens }) => sum + supervisedTokens, 0),
       6 * plan!.supervisedTokens,
