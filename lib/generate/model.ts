@@ -10,28 +10,29 @@ import type { BackendName, NativeEngine } from '../native/addon.ts'
 import { asTunesmithError } from '../native/error.ts'
 import { addon } from '../native/load.ts'
 import { chooseDevice, type Device } from '../trainer/device.ts'
+import { checkGenerateOptions, checkLoadOptions, checkMessages } from './options.ts'
 import { type SamplingOptions, sampleToken } from './sampling.ts'
 import { TextStream } from './text-stream.ts'
 
 export interface LoadModelOptions {
   /** Default 'auto': the fastest that is there. */
-  device?: 'auto' | BackendName
+  device?: 'auto' | BackendName | undefined
   /** Default 'auto': bfloat16 where the device is fast at it, else float32. */
-  precision?: 'auto' | 'float32' | 'bfloat16'
+  precision?: 'auto' | 'float32' | 'bfloat16' | undefined
   /** CPU threads. Default: every core this process may use. */
-  threads?: number
+  threads?: number | undefined
   /** Most tokens of prompt and completion together. Default: the model's context, at most 4096. */
-  maxContext?: number
+  maxContext?: number | undefined
   /** 'model' (the default), a built-in name, or the path of a Jinja file. */
-  chatTemplate?: string
+  chatTemplate?: string | undefined
 }
 
 export interface GenerateOptions extends SamplingOptions {
   /** Default 256. */
-  maxNewTokens?: number
-  signal?: AbortSignal
+  maxNewTokens?: number | undefined
+  signal?: AbortSignal | undefined
   /** Called with each piece of text as it comes. */
-  onToken?: (piece: string) => void
+  onToken?: ((piece: string) => void) | undefined
 }
 
 export interface Completion {
@@ -58,12 +59,14 @@ export class Model {
   /** What should be known about the checkpoint, its template or the device. */
   readonly warnings: readonly Warning[]
   readonly #engine: NativeEngine
+  readonly #maxPositions: number
   #busy = false
 
   /** Use loadModel(). */
   constructor(
     parts: Pick<Model, 'folder' | 'device' | 'tokenizer' | 'template' | 'maxContext' | 'warnings'>,
     engine: NativeEngine,
+    maxPositions: number,
   ) {
     this.folder = parts.folder
     this.device = parts.device
@@ -72,12 +75,14 @@ export class Model {
     this.maxContext = parts.maxContext
     this.warnings = parts.warnings
     this.#engine = engine
+    this.#maxPositions = maxPositions
   }
 
   /** Token ids of a prompt: a text as it is (with bos where the tokenizer adds it), messages through the chat template. */
   async encode(prompt: string | readonly Message[]): Promise<Int32Array> {
     if (typeof prompt !== 'string') {
-      return (await this.tokenizer.encode(this.template.render(prompt, { addGenerationPrompt: true }))).ids
+      const text = this.template.render(checkMessages(prompt), { addGenerationPrompt: true })
+      return (await this.tokenizer.encode(text)).ids
     }
     const { ids } = await this.tokenizer.encode(prompt)
     const { bos, addsBos } = this.tokenizer
@@ -87,10 +92,11 @@ export class Model {
   /**
    * Completes a text, or answers messages.
    *
-   * @throws TunesmithError `ERR_EMPTY_PROMPT`, `ERR_CONTEXT_FULL` where the prompt leaves no room, `ERR_BUSY` while
+   * @throws TunesmithError `ERR_UNKNOWN_OPTION`, `ERR_INVALID_OPTION`, `ERR_INVALID_PROMPT`, `ERR_EMPTY_PROMPT`, `ERR_CONTEXT_FULL` where the prompt leaves no room, `ERR_BUSY` while
    * another completion runs; the signal's reason
    */
   async generate(prompt: string | readonly Message[], options: GenerateOptions = {}): Promise<Completion> {
+    checkGenerateOptions(options)
     if (this.#busy)
       throw new TunesmithError('ERR_BUSY', 'this model is generating already; wait for it, or load another')
     this.#busy = true
@@ -120,7 +126,8 @@ export class Model {
     if (prompt.length >= this.maxContext) {
       throw new TunesmithError(
         'ERR_CONTEXT_FULL',
-        `the prompt has ${prompt.length} tokens, and the context holds ${this.maxContext}. Shorten it, or raise maxContext.`,
+        `the prompt has ${prompt.length} tokens, and the context holds ${this.maxContext}. Shorten it` +
+          (this.maxContext < this.#maxPositions ? `, or raise maxContext (up to ${this.#maxPositions})` : ''),
       )
     }
     const tokens: number[] = []
@@ -152,9 +159,10 @@ export class Model {
 /**
  * Loads a Hugging Face folder, or a model of the hub (`org/name[@revision]`) where no such folder exists, for generation.
  *
- * @throws the errors of localModel, openCheckpoint, Tokenizer.load, chooseTemplate and chooseDevice
+ * @throws TunesmithError `ERR_UNKNOWN_OPTION`, `ERR_INVALID_OPTION`; the errors of localModel, openCheckpoint, Tokenizer.load, chooseTemplate and chooseDevice
  */
 export async function loadModel(folder: string, options: LoadModelOptions = {}): Promise<Model> {
+  checkLoadOptions(options)
   const { device = 'auto', precision = 'auto', threads = 0, chatTemplate = 'model' } = options
   const checkpoint = await openCheckpoint(await localModel(folder))
   const tokenizer = await Tokenizer.load(checkpoint.folder)
@@ -168,7 +176,8 @@ export async function loadModel(folder: string, options: LoadModelOptions = {}):
     engine = openEngine(checkpoint, chosen, maxContext)
     const warnings = [...checkpoint.warnings, ...(await loadParameters(checkpoint, engine)), ...chosen.warnings]
     if (fallback !== undefined) warnings.push({ code: 'WARN_TEMPLATE_FALLBACK', message: fallback })
-    return new Model({ folder: checkpoint.folder, device: chosen, tokenizer, template, maxContext, warnings }, engine)
+    const parts = { folder: checkpoint.folder, device: chosen, tokenizer, template, maxContext, warnings }
+    return new Model(parts, engine, maxPositions)
   } catch (error) {
     engine?.close()
     throw asTunesmithError(error)

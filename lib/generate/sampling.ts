@@ -3,11 +3,11 @@ import { philox } from '../batch/sampler.ts'
 
 export interface SamplingOptions {
   /** 0 = greedy: the most likely token, the first of equals. Default 0. */
-  temperature?: number
+  temperature?: number | undefined
   /** Keep the most likely tokens whose probabilities together reach this, 0 to 1. Default 1: all. */
-  topP?: number
-  /** Draws are a function of the seed and the position alone. Default 0. */
-  seed?: number
+  topP?: number | undefined
+  /** Draws are a function of the seed and the position alone. Default 42. */
+  seed?: number | undefined
 }
 
 /** Names this stream among those that other parts derive from the same seed. */
@@ -15,7 +15,7 @@ const SAMPLING_STREAM = 0x73616d70
 
 /** The token chosen from `logits` [V] for the draw numbered `index`. */
 export function sampleToken(logits: Float32Array, options: SamplingOptions, index: number): number {
-  const { temperature = 0, topP = 1, seed = 0 } = options
+  const { temperature = 0, topP = 1, seed = 42 } = options
   if (temperature === 0) return argmax(logits)
   const largest = logits[argmax(logits)]!
   const weights = Float64Array.from(logits, (logit) => Math.exp((logit - largest) / temperature))

@@ -14,9 +14,14 @@ export interface Problem {
 type Issue = z.core.$ZodIssue
 type Path = readonly PropertyKey[]
 
-/** The problems that `issues` stand for; `input` is what was parsed. */
-export function schemaProblems(issues: readonly Issue[], input: unknown, at: Path = []): Problem[] {
-  return issues.flatMap((issue) => problemsOf(issue, input, [...at, ...issue.path]))
+/** The problems that `issues` stand for; `input` is what was parsed, `known` the names that one may have meant. */
+export function schemaProblems(
+  issues: readonly Issue[],
+  input: unknown,
+  known: readonly string[] = knownPaths,
+  at: Path = [],
+): Problem[] {
+  return issues.flatMap((issue) => problemsOf(issue, input, known, [...at, ...issue.path]))
 }
 
 /** One error for all `problems`, of which there is at least one. */
@@ -30,23 +35,23 @@ export function optionError(problems: readonly Problem[]): TunesmithError {
   )
 }
 
-function problemsOf(issue: Issue, input: unknown, path: Path): Problem[] {
-  if (issue.code === 'unrecognized_keys') return issue.keys.map((key) => unknownKey(path, key))
+function problemsOf(issue: Issue, input: unknown, known: readonly string[], path: Path): Problem[] {
+  if (issue.code === 'unrecognized_keys') return issue.keys.map((key) => unknownKey(path, key, known))
   if (issue.code === 'invalid_union') {
     // The branch that fits the kind of value says most; where none does, the union's own words do.
     const branch = issue.errors.find((errors) => !errors.some((e) => e.path.length === 0 && e.code === 'invalid_type'))
     const found = valueAt(input, path)
-    if (branch && typeof found === 'object' && found !== null) return schemaProblems(branch, input, path)
+    if (branch && typeof found === 'object' && found !== null) return schemaProblems(branch, input, known, path)
   }
   const found = describe(valueAt(input, path))
   return [{ kind: 'invalid', path: dotted(path), message: `must be ${issue.message}; found ${found}` }]
 }
 
-function unknownKey(parent: Path, key: string): Problem {
+function unknownKey(parent: Path, key: string, known: readonly string[]): Problem {
   const path = dotted([...parent, key])
   const later = laterOptions[path.replace(/\[\d+\]/g, '')]
   if (later) return { kind: 'unknown', path, message: `is not available in this version: ${later}` }
-  const hint = suggestion(dotted(parent.filter((part) => typeof part === 'string')), key, knownPaths)
+  const hint = suggestion(dotted(parent.filter((part) => typeof part === 'string')), key, known)
   return { kind: 'unknown', path, message: `is unknown${hint ? `; did you mean ${hint}?` : ''}` }
 }
 
