@@ -32,7 +32,7 @@ async function answer(folder) {
       const { text, finishReason } = await model.generate([{ role: 'user', content }], { maxNewTokens })
       const end =
         finishReason === 'stop' ? '[stopped by itself]' : `[did not stop: cut off after ${maxNewTokens} tokens]`
-      console.log(`> ${content}\n${text.trim()}\n${end}\n`)
+      console.log(`> ${content}\n${text.trim() || '(nothing but white space)'}\n${end}\n`)
     }
   } finally {
     model.close()
@@ -53,7 +53,7 @@ heading('Fine-tuning on 900 demonstrations, as examples/demo.json says')
 const abort = new AbortController()
 process.once('SIGINT', () => abort.abort())
 const trainer = new Trainer(config)
-const close = showProgress(trainer, { stdout: process.stdout, stderr: process.stderr }, false)
+const close = showProgress(trainer, { stdout: process.stdout, stderr: process.stderr }, false, 25)
 try {
   await trainer.fit({ signal: abort.signal })
 } catch (error) {

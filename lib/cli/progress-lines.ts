@@ -6,11 +6,14 @@ import { count, duration, percent, plural } from './format.ts'
 import type { Close } from './progress.ts'
 import { TimeLeft } from './time-left.ts'
 
-export function showLines(trainer: TrainerEmitter, { stdout, stderr }: Streams): Close {
+export function showLines(trainer: TrainerEmitter, { stdout, stderr }: Streams, every = 1): Close {
   const time = new TimeLeft()
   trainer.on('plan', (plan) => stdout.write(`${planLine(plan)}\n`))
   trainer.on('start', ({ steps }) => time.start(steps))
-  trainer.on('step', (event) => stdout.write(`${stepLine(event)}  ${time.after(event.step)}\n`))
+  trainer.on('step', (event) => {
+    const left = time.after(event.step)
+    if (event.step % every === 0 || event.step === event.steps) stdout.write(`${stepLine(event)}  ${left}\n`)
+  })
   trainer.on('eval', (event) => {
     stdout.write(`${evalLine(event)}\n`)
     if (event.step === 0) time.start()

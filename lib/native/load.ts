@@ -51,6 +51,8 @@ function diagnosis(root: string, cause: unknown): string {
   ]
   if (/GLIBC|GLIBCXX/.test(reason))
     lines.push('It needs glibc 2.34 and libstdc++ of GCC 12 or newer (Debian 12, Ubuntu 22.04).')
-  lines.push(`To build it here: cd ${root} && npm run setup`)
+  // The published package has the sources, but neither this script nor the tools that build with it.
+  if (existsSync(join(root, 'scripts', 'setup.sh'))) lines.push(`To build it here: cd ${root} && npm run setup`)
+  else lines.push('To build it: take a checkout of the repository, run `npm run setup` there, and install that folder')
   return lines.join('\n')
 }

@@ -1,4 +1,5 @@
 /** Which backend a run computes on, and in which precision. */
+import { availableParallelism } from 'node:os'
 import { TunesmithError, type Warning } from '../errors.ts'
 import type { Addon, BackendName, BackendStatus, ComputeType } from '../native/addon.ts'
 
@@ -43,6 +44,11 @@ export function chooseDevice(addon: Pick<Addon, 'backends'>, choice: DeviceChoic
       'ERR_UNSUPPORTED_DTYPE',
       "device 'reference' does not compute in bfloat16; set precision to 'float32' or device to 'cpu'.",
     )
+  }
+  const cores = availableParallelism()
+  if (choice.threads > cores) {
+    const message = `threads is ${choice.threads}, but this process may use ${cores} cores: threads that share a core wait for one another`
+    warnings.push({ code: 'WARN_TOO_MANY_THREADS', message })
   }
   return { backend: name, compute, threads: choice.threads || (status.threads ?? 1), warnings }
 }

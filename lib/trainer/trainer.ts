@@ -3,7 +3,7 @@ import { addPacking, noPacking, packingOf } from '../batch/packing.ts'
 import { loadParameters } from '../checkpoint/load.ts'
 import { lockOutput } from '../checkpoint/output.ts'
 import { saveCheckpoint } from '../checkpoint/save.ts'
-import { TunesmithError } from '../errors.ts'
+import { TunesmithError, type Warning } from '../errors.ts'
 import type { NativeEngine } from '../native/addon.ts'
 import { asTunesmithError } from '../native/error.ts'
 import { addon } from '../native/load.ts'
@@ -73,12 +73,15 @@ export class Trainer extends TrainerEmitter {
    */
   async fit({ signal }: FitOptions = {}): Promise<FitResult> {
     return this.#exclusively(async () => {
-      const setup = await this.#setUp(signal)
+      const warnings: Warning[] = []
+      const setup = await this.#setUp(signal, warnings)
       this.emit('plan', setup.plan)
       const unlock = await lockOutput(this.options.output)
       try {
         const metrics = await MetricsFile.open(this.options.output)
         try {
+          await metrics.append('plan', setup.plan)
+          for (const warning of warnings) await metrics.append('warning', warning)
           return await this.#train(setup, metrics, signal)
         } finally {
           await metrics.close()
@@ -106,13 +109,17 @@ export class Trainer extends TrainerEmitter {
     }
   }
 
-  #setUp(signal: AbortSignal | undefined): Promise<Setup> {
-    return setUp(this.options, this.#report(), signal)
+  #setUp(signal: AbortSignal | undefined, warnings: Warning[] = []): Promise<Setup> {
+    return setUp(this.options, this.#report(warnings), signal)
   }
 
-  #report(): Report {
+  /** Tells what comes up before there is a file for it; `warnings` keeps what is to be written there. */
+  #report(warnings: Warning[] = []): Report {
     return {
-      warning: (event) => this.emit('warning', event),
+      warning: (event) => {
+        warnings.push(event)
+        this.emit('warning', event)
+      },
       prepare: (event) => this.emit('prepare', event),
     }
   }
@@ -122,7 +129,7 @@ export class Trainer extends TrainerEmitter {
     const cancel = () => engine.cancel()
     signal?.addEventListener('abort', cancel, { once: true })
     try {
-      await this.#loadWeights(setup, engine, signal)
+      await this.#loadWeights(setup, engine, metrics, signal)
       return await this.#run(setup, engine, metrics, signal)
     } finally {
       signal?.removeEventListener('abort', cancel)
@@ -133,12 +140,13 @@ export class Trainer extends TrainerEmitter {
   async #loadWeights(
     { checkpoint, model }: Setup,
     engine: NativeEngine,
+    metrics: MetricsFile,
     signal: AbortSignal | undefined,
   ): Promise<void> {
     if (checkpoint) {
       const onProgress = (done: number, total: number) => this.emit('prepare', { stage: 'model', done, total })
       const warnings = await loadParameters(checkpoint, engine, { signal, onProgress })
-      for (const warning of warnings) this.emit('warning', warning)
+      for (const warning of warnings) await this.#warn(warning, metrics)
       return
     }
     const { initializer_range: range } = model.config.value
@@ -235,9 +243,14 @@ export class Trainer extends TrainerEmitter {
       stopTokenIds: (template?.stopTokens ?? tokenizer.stops).map(({ id }) => id),
       signal,
     })
-    for (const warning of warnings) this.emit('warning', warning)
+    for (const warning of warnings) await this.#warn(warning, metrics)
     const event = { path: options.output, step: plan.steps }
     await metrics.append('checkpoint', event)
     this.emit('checkpoint', event)
+  }
+
+  async #warn(warning: Warning, metrics: MetricsFile): Promise<void> {
+    await metrics.append('warning', warning)
+    this.emit('warning', warning)
   }
 }

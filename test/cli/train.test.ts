@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict'
+import { exec } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { describeShared, shared } from '../shared.ts'
 import { tunesmith, tunesmithHere } from './spawn.ts'
 
@@ -41,6 +44,13 @@ device: reference
     const table = await tunesmithHere(['plan', config])
     assert.match(table.stdout, /^ {2}parameters +260,032$/m)
     assert.match(table.stdout, /^ {2}steps +3 \(/m)
+  })
+
+  it('trains to the end although its reader has gone', async () => {
+    const command = `${process.execPath} --import tsx lib/cli/main.ts train "${config}" --set output="${join(folder, 'piped')}" | head -1`
+    const { stdout } = await promisify(exec)(command, { cwd: fileURLToPath(new URL('../..', import.meta.url)) })
+    assert.equal(stdout.trim().split('\n').length, 1)
+    assert.ok(existsSync(join(folder, 'piped', 'config.json')))
   })
 
   it('trains, a line per step, and generates with what it wrote', async () => {

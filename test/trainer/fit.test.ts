@@ -64,7 +64,8 @@ describe('fit', () => {
     const lines = readFileSync(result.metrics, 'utf8').trim().split('\n')
     const events = lines.map((line) => JSON.parse(line).event)
     assert.equal(events.filter((event) => event === 'step').length, 18)
-    assert.equal(events[0], 'start')
+    assert.deepEqual(events.slice(0, 3), ['plan', 'warning', 'start'])
+    assert.equal(events.filter((event) => event === 'warning').length, warnings.length)
     assert.equal(events.at(-1), 'end')
 
     const files = readdirSync(result.output)
