@@ -5,9 +5,9 @@ import { parseCells } from './cells.ts'
 import { hasTextCells, readContainer } from './containers/index.ts'
 import type { RawRow } from './containers/raw-row.ts'
 import type { Row } from './conversation.ts'
-import { convertRow, detectLayout, isPreference, layoutNamed, noLayout } from './layouts/index.ts'
+import { convertRow, detectLayout, isPreference, layoutNamed, layoutOf, noLayout } from './layouts/index.ts'
 import type { Layout, LayoutName, RowFormat } from './layouts/layout.ts'
-import { isObject, RowProblem } from './rows.ts'
+import { isObject, type Json, RowProblem } from './rows.ts'
 import { place } from './source.ts'
 
 /** A file to read. */
@@ -114,7 +114,19 @@ function detect(path: string, batch: readonly RawRow[]): ReturnType<typeof detec
         'For supervised fine-tuning give the chosen answer as "completion" beside "prompt", or as messages',
     )
   }
-  return detectLayout(readable.map(({ value }) => value))
+  const values = readable.map(({ value }) => value)
+  return detectLayout(hasTextCells(path) ? values.map(withCells) : values)
+}
+
+/** A table's row with its cells parsed where they can be: what they hold belongs to the evidence. */
+function withCells(value: unknown): unknown {
+  const layout = layoutOf(value)
+  if (!layout) return value
+  try {
+    return parseCells(value as Json, layout)
+  } catch {
+    return value
+  }
 }
 
 /** Rows after a bad one that are bad too, so that one run of a broken file tells its extent. */

@@ -15,7 +15,9 @@ import type { RepoCache, RepoFile } from './cache.ts'
 import type { HubEnvironment } from './environment.ts'
 import { hubError, isTransient } from './errors.ts'
 import { type HubRef, refName } from './ref.ts'
+import { requestOptions } from './request.ts'
 
+/** Attempts in a row that bring nothing. */
 const ATTEMPTS = 5
 /** Room between two progress reports, bytes. */
 const REPORT_BYTES = 1 << 20
@@ -42,11 +44,32 @@ export async function downloadBlob(
   if ((await sizeOf(blob)) === file.size) return
   await mkdir(dirname(blob), { recursive: true })
   const partial = await claimPartial(blob)
+  active.add(partial)
+  try {
+    await download(partial, { ref, commit, file, hub }, hooks)
+    await rename(partial, blob)
+  } finally {
+    active.delete(partial)
+  }
+}
+
+/** What one file is fetched with. */
+interface Fetch {
+  ref: HubRef
+  commit: string
+  file: RepoFile
+  hub: HubEnvironment
+}
+
+/** Fills `partial` until it is what the repository lists. */
+async function download(partial: string, { ref, commit, file, hub }: Fetch, hooks: DownloadHooks): Promise<void> {
   let damaged = false
-  for (let attempt = 1; ; attempt++) {
+  let attempt = 0
+  for (;;) {
+    const before = (await sizeOf(partial)) ?? 0
     try {
       await continueDownload(partial, { ref, commit, file, hub }, hooks)
-      if (await isWhole(partial, file)) break
+      if (await isWhole(partial, file)) return
       // Of what an earlier attempt left, a byte was wrong: once more from the start.
       await rm(partial, { force: true })
       if (damaged) {
@@ -59,17 +82,17 @@ export async function downloadBlob(
       damaged = true
     } catch (error) {
       hooks.signal?.throwIfAborted()
-      if (!isTransient(error) || attempt === ATTEMPTS) throw hubError(error, ref, hub, file.path)
+      attempt = ((await sizeOf(partial)) ?? 0) > before ? 1 : attempt + 1
+      if (!isTransient(error) || attempt >= ATTEMPTS) throw hubError(error, ref, hub, file.path)
       await sleep(hub.retryDelay * 2 ** (attempt - 1), undefined, { ...(hooks.signal && { signal: hooks.signal }) })
     }
   }
-  await rename(partial, blob)
 }
 
 /** Appends to `partial` what it lacks. */
 async function continueDownload(
   partial: string,
-  { ref, commit, file, hub }: { ref: HubRef; commit: string; file: RepoFile; hub: HubEnvironment },
+  { ref, commit, file, hub }: Fetch,
   { onProgress, signal }: DownloadHooks,
 ): Promise<void> {
   let done = (await sizeOf(partial)) ?? 0
@@ -85,9 +108,7 @@ async function continueDownload(
       repo: { type: ref.type, name: ref.id },
       path: file.path,
       revision: commit,
-      hubUrl: hub.endpoint,
-      fetch: (url, init) => fetch(url, { ...init, ...(signal && { signal }) }),
-      ...(hub.token && { accessToken: hub.token }),
+      ...requestOptions(hub, signal),
     })
     if (whole === null) throw new TunesmithError('ERR_HUB_NOT_FOUND', `${refName(ref)} has no file ${file.path}`)
     let told = done
@@ -113,23 +134,30 @@ async function isWhole(path: string, { size, etag, hash }: RepoFile): Promise<bo
   return digest.digest('hex') === etag
 }
 
+/** Files that this process writes into at the moment, and how many it has begun. */
+const active = new Set<string>()
+let begun = 0
+
 /**
- * The file to write into: named after this process, so that no two write into one. A file whose process on this machine
- * has ended is taken over, with what it holds.
+ * The file to write into: named after machine, process and download, so that no two write into one. A file of a process
+ * on this machine that has ended, or of a download that has, is taken over with what it holds.
  */
 async function claimPartial(blob: string): Promise<string> {
-  const own = `${blob}.${hostname()}.${process.pid}.incomplete`
+  const own = `${blob}.${hostname()}.${process.pid}-${begun++}.incomplete`
   const prefix = `${basename(blob)}.${hostname()}.`
+  const left: { path: string; size: number }[] = []
   for (const name of await readdir(dirname(blob))) {
     if (!name.startsWith(prefix) || !name.endsWith('.incomplete')) continue
-    const pid = Number(name.slice(prefix.length, -'.incomplete'.length))
-    if (pid === process.pid || !Number.isInteger(pid) || isAlive(pid)) continue
+    const path = join(dirname(blob), name)
+    const pid = Number.parseInt(name.slice(prefix.length), 10)
+    if (pid === process.pid ? active.has(path) : isAlive(pid)) continue
+    left.push({ path, size: (await sizeOf(path)) ?? 0 })
+  }
+  left.sort((a, b) => b.size - a.size)
+  for (const [index, { path }] of left.entries()) {
     // Another process may have been faster; then there is nothing to continue.
-    const claimed = await rename(join(dirname(blob), name), own).then(
-      () => true,
-      () => false,
-    )
-    if (claimed) break
+    if (index === 0) await rename(path, own).catch(() => {})
+    else await rm(path, { force: true })
   }
   return own
 }

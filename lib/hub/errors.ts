@@ -3,16 +3,21 @@ import { HubApiError } from '@huggingface/hub'
 import { TunesmithError } from '../errors.ts'
 import type { HubEnvironment } from './environment.ts'
 import { type HubRef, refName } from './ref.ts'
+import { BusyError } from './request.ts'
 
 /** Whether the same request may succeed later: the network failed, or the server was busy. */
 export function isTransient(error: unknown): boolean {
-  if (error instanceof HubApiError) return error.statusCode >= 500 || error.statusCode === 429
-  return networkCode(error) !== undefined
+  return busyStatus(error) !== undefined || networkCode(error) !== undefined
+}
+
+/** WebBlob passes on the message of a failure and nothing else. */
+function busyStatus(error: unknown): string | undefined {
+  const message = error instanceof BusyError ? error.message : error
+  return typeof message === 'string' ? /^busy, status (\d+)$/.exec(message)?.[1] : undefined
 }
 
 /** Node's code of a failed connection, e.g. ENOTFOUND; undefined where the network did not fail. */
 function networkCode(error: unknown): string | undefined {
-  // WebBlob passes on the message of a failure and nothing else.
   if (error === 'fetch failed' || error === 'terminated') return error
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
     const { code } = cause as NodeJS.ErrnoException
@@ -41,6 +46,8 @@ export function hubError(error: unknown, ref: HubRef, hub: HubEnvironment, file?
     }
     return fail('ERR_HUB_DOWNLOAD', `${hub.endpoint} answered ${statusCode} for ${what}; try again later`)
   }
+  const status = busyStatus(error)
+  if (status) return fail('ERR_HUB_DOWNLOAD', `${hub.endpoint} answered ${status} for ${what}; try again later`)
   const code = networkCode(error)
   if (code !== undefined) return unreachable(ref, hub, `${hub.endpoint} cannot be reached (${code})`, file, error)
   if (error instanceof TypeError && error.message.includes('access token')) {

@@ -7,6 +7,7 @@ import { downloadBlob } from './download.ts'
 import type { HubEnvironment } from './environment.ts'
 import { hubError, isTransient, unreachable } from './errors.ts'
 import { type HubRef, refName } from './ref.ts'
+import { requestOptions } from './request.ts'
 
 export interface HubHooks {
   /** Bytes of all files that are being fetched. */
@@ -128,11 +129,7 @@ async function fromCache(
 
 async function ask(ref: HubRef, hub: HubEnvironment, cache: RepoCache, hooks: HubHooks): Promise<Found> {
   const { signal } = hooks
-  const request = {
-    hubUrl: hub.endpoint,
-    fetch: ((url, init) => fetch(url, { ...init, ...(signal && { signal }) })) as typeof fetch,
-    ...(hub.token && { accessToken: hub.token }),
-  }
+  const request = requestOptions(hub, signal)
   for (let attempt = 1; ; attempt++) {
     try {
       // A commit never changes: what is known of it needs no question.

@@ -4,9 +4,11 @@
 
 Made with Python 3.11, pyarrow 25.0.1. The rows are written once as JSON (expected.json: what the reader must give, the
 padding of structs with null taken out) and as Parquet with every codec, in several row groups. rows.jsonl.zst is the same
-JSON, one row per line, with a window and compressed blocks as the zstd library makes them.
+JSON, one row per line, with a window and compressed blocks as the zstd library makes them; rows.csv holds them as Python's
+csv module writes them.
 """
 
+import csv
 import json
 import pathlib
 
@@ -103,6 +105,12 @@ def main():
     (OUT / "expected.json").write_text(json.dumps(rows, ensure_ascii=False, separators=(",", ":")) + "\n")
     with pa.output_stream(str(OUT / "rows.jsonl.zst"), compression="zstd") as stream:
         stream.write("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows).encode())
+    with open(OUT / "rows.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "messages", "tools", "note"])
+        for r in rows:
+            tools = json.dumps(r["tools"]) if "tools" in r else ""
+            writer.writerow([r["id"], json.dumps(r["messages"], ensure_ascii=False, indent=r["id"] % 2 or None), tools, 'a "b", c'])
     ids = pa.table({"text": ["a", "b"], "id": pa.array([2**53 + 1, 7], pa.int64()), "extra": pa.array([[2**60], [1]], pa.list_(pa.int64()))})
     pq.write_table(ids, OUT / "ids.parquet", compression="none", store_schema=False)
     tokens = pa.table({"input_ids": pa.array([[1, 2, 3], [4]], pa.list_(pa.int32())), "labels": pa.array([[-100, 2, 3], [4]], pa.list_(pa.int64()))})

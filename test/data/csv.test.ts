@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
 import fc from 'fast-check'
 import { readCsv } from '../../lib/data/containers/csv.ts'
 import type { RawRow } from '../../lib/data/containers/raw-row.ts'
@@ -95,13 +97,31 @@ describe('CSV', () => {
       'prompt.csv',
       `prompt,completion\n${quoted(JSON.stringify(messages.slice(0, 1)))},${quoted(JSON.stringify(messages.slice(1)))}\n[1] a,b\n`,
     )
-    const { all } = await rows(prompts)
+    const { all, report } = await rows(prompts)
+    assert.match(report.formats[0]!.evidence, /"prompt" and "completion" as messages: prompt\/completion$/)
     assert.deepEqual((all[0] as Conversation).messages, messages)
     assert.deepEqual(all[1], { text: '[1] ab', promptLength: 5, source: { file: prompts, line: 3 } })
     const tokens = await write('tokens.csv', 'input_ids,labels\n"[5, 6]","[-100, 6]"\n')
     assert.deepEqual((await rows(tokens)).all, [
       { ids: Int32Array.of(5, 6), weights: Float32Array.of(0, 1), source: { file: tokens, line: 2 } },
     ])
+  })
+
+  it('of Python holds the same conversations as its JSONL', async () => {
+    const golden = (name: string) => fileURLToPath(new URL(`../golden/data/${name}`, import.meta.url))
+    const table = await rows(golden('rows.csv'))
+    const lines = await rows(golden('rows.jsonl.zst'))
+    const plain = ({ all }: typeof table) => all.map(({ source: _, ...row }) => row)
+    assert.equal(table.all.length, 60)
+    assert.deepEqual(plain(table), plain(lines))
+    const text = await readFile(golden('rows.csv'), 'utf8')
+    for (const { source } of table.all.slice(1, 9)) {
+      const before = text
+        .split('\n')
+        .slice(0, source.line - 1)
+        .join('\n')
+      assert.equal(before.split('"').length % 2, 1, `line ${source.line} starts inside a quote`)
+    }
   })
 
   it('whose cells are broken JSON or Python are bad rows', async () => {

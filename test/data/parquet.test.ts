@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { readParquet } from '../../lib/data/containers/parquet.ts'
 import type { RawRow } from '../../lib/data/containers/raw-row.ts'
 import type { TokenRow } from '../../lib/data/conversation.ts'
+import { TunesmithError } from '../../lib/errors.ts'
 import { failure, rows, temporaryFolder } from './helpers.ts'
 
 // Written by pyarrow: scripts/python/make_data_golden.py.
@@ -79,5 +80,25 @@ describe('Parquet', () => {
       failure('ERR_DATA_READ', 'row group 1 cannot be decoded'),
     )
     await assert.rejects(rows(path('gone.parquet')), failure('ERR_DATA_READ', 'gone.parquet'))
+  })
+
+  it('that claims endless runs of values is refused before the process runs out of room', async () => {
+    const whole = await readFile(golden('tokens.parquet'))
+    const reasons: string[] = []
+    for (let at = 4; at < 240; at++) {
+      const damaged = Buffer.from(whole)
+      // A run of 2^31 - 1 equal values, wherever a run can start.
+      damaged.set([0xfe, 0xff, 0xff, 0xff, 0x0f], at)
+      await write('endless.parquet', damaged)
+      try {
+        await rows(path('endless.parquet'), 'skip')
+      } catch (error) {
+        assert.ok(error instanceof TunesmithError, `byte ${at}: ${error}`)
+        reasons.push(error.message)
+      }
+    }
+    assert.ok(reasons.length > 150, `${reasons.length}`)
+    const runs = reasons.filter((reason) => /a run of 2147483647 values where \d+ are left/.test(reason))
+    assert.ok(runs.length > 2, `${runs.length}`)
   })
 })

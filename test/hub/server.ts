@@ -24,9 +24,9 @@ export interface FakeHub {
   requests: string[]
   /** Headers of the last request of each path. */
   headers: Record<string, IncomingMessage['headers']>
-  /** Faults: how often to break off a content after so many bytes; how often to answer 503. */
-  drop: { times: number; after: number }
-  busy: { times: number }
+  /** Faults: after how many bytes to break off the next contents of large files; how often to answer 503, to which paths. */
+  drops: number[]
+  busy: { times: number; only: RegExp }
   /** Changes contents as they are served. */
   tamper: (content: Buffer) => Buffer
   close: () => Promise<void>
@@ -54,8 +54,8 @@ export async function fakeHub(repos: Record<string, FakeRepo> = {}): Promise<Fak
     repos,
     requests: [],
     headers: {},
-    drop: { times: 0, after: 0 },
-    busy: { times: 0 },
+    drops: [],
+    busy: { times: 0, only: /./ },
     tamper: (content) => content,
     close: () =>
       new Promise((resolve) => {
@@ -75,7 +75,7 @@ function answer(hub: FakeHub, request: IncomingMessage, response: ServerResponse
     response.writeHead(status, { 'content-type': 'application/json', ...(code && { 'x-error-code': code }) })
     response.end(JSON.stringify({ error }))
   }
-  if (hub.busy.times > 0) {
+  if (hub.busy.times > 0 && hub.busy.only.test(path) && !request.headers.range?.endsWith('=0-0')) {
     hub.busy.times--
     return fail(503, 'busy')
   }
@@ -139,9 +139,9 @@ function serve(hub: FakeHub, request: IncomingMessage, response: ServerResponse,
     ...(range && { 'content-range': `bytes ${start}-${end - 1}/${content.length}` }),
   })
   // The probe of one byte always works: contents are what connections break in.
-  if (hub.drop.times > 0 && part.length > hub.drop.after) {
-    hub.drop.times--
-    response.write(part.subarray(0, hub.drop.after), () => setTimeout(() => response.destroy(), 20))
+  if (hub.drops.length > 0 && part.length > 1 && request.url!.startsWith('/cdn/')) {
+    response.flushHeaders()
+    response.write(part.subarray(0, hub.drops.shift()), () => setTimeout(() => response.destroy(), 20))
     return
   }
   response.end(part)

@@ -16,6 +16,7 @@ import {
 import { compressors } from 'hyparquet-compressors'
 import { TunesmithError } from '../../errors.ts'
 import { isObject, type Json, RowProblem } from '../rows.ts'
+import { checkGroup, chunkStart } from './parquet-pages.ts'
 import type { RawRow } from './raw-row.ts'
 
 const MAGIC = 'PAR1'
@@ -84,8 +85,9 @@ function checkColumns(
     throw unreadable(path, 'its footer is corrupt: the columns of a row group are not those of the schema')
   }
   for (const { meta_data: column } of columns) {
-    const start = Number(column?.dictionary_page_offset ?? column?.data_page_offset ?? -1)
-    if (!column || start < 0 || start + Number(column.total_compressed_size) > file.byteLength) {
+    const start = column ? chunkStart(column) : -1
+    const size = Number(column?.total_compressed_size)
+    if (!(start >= 0 && size >= 0 && start + size <= file.byteLength)) {
       throw unreadable(path, 'its footer is corrupt: a column lies outside the file')
     }
   }
@@ -109,6 +111,7 @@ async function readGroup(options: Parameters<typeof parquetReadObjects>[0], path
   const expected = options.rowEnd! - options.rowStart!
   let rows: Json[]
   try {
+    await checkGroup(options.file, options.metadata!, options.metadata!.row_groups[index]!)
     rows = await parquetReadObjects(options)
   } catch (error) {
     const what = `row group ${index + 1} cannot be decoded (${(error as Error).message})`
