@@ -1,4 +1,5 @@
 /** What becomes of a row that is longer than maxLength. */
+import { type Truncated, type Truncation, truncate } from '../chat/truncate.ts'
 import type { WeightedTokens } from '../chat/weights.ts'
 import type { Source } from '../data/conversation.ts'
 import { TunesmithError } from '../errors.ts'
@@ -10,8 +11,10 @@ import type { Tally } from './tally.ts'
 const TOLERATED = 0.05
 
 /**
- * The pieces of a row as onTooLong leaves them; undefined where it drops the row, which is then counted.
+ * The pieces of a row as onTooLong leaves them; undefined where it drops the row, which is then counted: always under
+ * 'drop', and under the others where nothing that carries loss would be left.
  *
+ * @param bos id of the token that texts begin with, which 'truncate-left' keeps
  * @throws TunesmithError `ERR_TOO_LONG` under the policy 'error'.
  */
 export function fitLength(
@@ -19,6 +22,7 @@ export function fitLength(
   source: Source,
   { maxLength, onTooLong }: Pick<PrepareOptions, 'maxLength' | 'onTooLong'>,
   tally: Tally,
+  bos?: number,
 ): readonly WeightedTokens[] | undefined {
   const longest = Math.max(0, ...pieces.map(({ ids }) => ids.length))
   if (longest <= maxLength) return pieces
@@ -26,8 +30,12 @@ export function fitLength(
     throw new TunesmithError(
       'ERR_TOO_LONG',
       `${place(source)} has ${longest} tokens, maxLength is ${maxLength}. Shorten or remove it, raise maxLength up to ` +
-        'the context of the model, or set onTooLong to "drop"',
+        'the context of the model, or set onTooLong to "drop" or "truncate-turns"',
     )
+  }
+  if (onTooLong !== 'drop') {
+    const cut = truncatePieces(pieces, maxLength, TRUNCATIONS[onTooLong], bos)
+    if (cut) return tally.addTruncated(cut, source, pieces)
   }
   tally.tooLong.add(source)
   for (const { ids, weights } of pieces) {
@@ -35,6 +43,19 @@ export function fitLength(
     tally.droppedSupervisedTokens += countSupervised(weights)
   }
   return undefined
+}
+
+const TRUNCATIONS = { 'truncate-turns': 'turns', 'truncate-left': 'left', 'truncate-right': 'right' } as const
+
+/** Of a conversation in several pieces, those that have nothing left are lost and counted with it. */
+function truncatePieces(
+  pieces: readonly WeightedTokens[],
+  maxLength: number,
+  how: Truncation,
+  bos: number | undefined,
+): Truncated[] | undefined {
+  const cut = pieces.flatMap((piece) => truncate(piece, maxLength, how, bos) ?? [])
+  return cut.some(({ weights }) => countSupervised(weights) > 0) ? cut : undefined
 }
 
 /**

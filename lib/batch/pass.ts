@@ -187,7 +187,7 @@ export class Pass {
   }
 
   async #tokenise(rendered: readonly Rendered[], done: Conversations): Promise<void> {
-    const encodings = await this.#tokenizer.encodeBatch(rendered.flatMap(({ texts }) => texts.map(({ text }) => text)))
+    const encodings = await this.#tokenizer.encodeTexts(rendered.flatMap(({ texts }) => texts))
     let next = 0
     for (const { row, texts, tokens } of rendered) {
       const own = encodings.slice(next, next + texts.length)
@@ -202,7 +202,7 @@ export class Pass {
 
   /** The last stage: what of a row becomes examples. */
   #add(row: Row, weighed: readonly WeightedTokens[], done: Conversations): Example[] | undefined {
-    const fitting = fitLength(weighed, row.source, this.#options, this.#tally)
+    const fitting = fitLength(weighed, row.source, this.#options, this.#tally, this.#tokenizer.bos?.id)
     if (fitting === undefined) return undefined
     const trained = fitting.filter(({ weights }) => countSupervised(weights) > 0)
     if (trained.length === 0) {

@@ -66,7 +66,8 @@ async function readOrRecall(
   const kept = await cache.find(key, warnings, hooks.signal)
   if (kept) {
     for (const side of ['train', 'eval'] as const) if (kept[side]) tellRecalled(side, kept[side], hooks)
-    const choice = kept.usesTemplate ? await chooseTemplate(options.chatTemplate, tokenizer) : undefined
+    const variables = options.templateVariables ?? {}
+    const choice = kept.usesTemplate ? await chooseTemplate(options.chatTemplate, tokenizer, { variables }) : undefined
     return { result: kept, template: choice?.template }
   }
   const found = await read(options, tokenizer, hooks)

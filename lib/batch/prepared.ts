@@ -17,17 +17,20 @@ export interface PrepareOptions {
     onBadRow: BadRowPolicy
   }
   chatTemplate: string
+  templateVariables?: Record<string, unknown>
   historyRewrite: HistoryRewrite
-  controlTokensInText: 'error' | 'keep'
+  controlTokensInText: 'error' | 'keep' | 'escape'
   trainOn: TrainOn
   promptLossWeight: number
   /** Tokens per conversation. */
   maxLength: number
-  onTooLong: 'drop' | 'error'
+  onTooLong: TooLongPolicy
   seed: number
   /** Absolute folder in which results are kept; none are where this is absent or false. */
   cache?: string | false
 }
+
+export type TooLongPolicy = 'drop' | 'error' | 'truncate-turns' | 'truncate-left' | 'truncate-right'
 
 export interface PrepareHooks {
   /** Told after each batch of rows. */
@@ -69,6 +72,12 @@ export interface DataCounts {
   /** Tokens lost with conversations over maxLength, and those of them that carry loss. */
   droppedTokens: number
   droppedSupervisedTokens: number
+  /** Rows that were truncated; the tokens they lost, and those of them that carried loss. */
+  truncated: number
+  truncatedTokens: number
+  truncatedSupervisedTokens: number
+  /** Trained turns that lost their stop token to truncation. */
+  unstopped: number
   /** Conversations that became several examples because the template rewrites history. */
   split: number
   /** Trained turns that share a token with the text around them. */

@@ -1,5 +1,6 @@
 /** From a row to the texts that are tokenised, with the loss weights of their characters. */
 import { ControlTokens } from '../chat/control-tokens.ts'
+import { Escaper } from '../chat/escape.ts'
 import { type ChatTemplate, chooseTemplate } from '../chat/template.ts'
 import type { Tokenizer } from '../chat/tokenizer.ts'
 import { type WeightedText, weightedConversation, weightedText } from '../chat/weights.ts'
@@ -12,7 +13,9 @@ export class RowTexts {
   readonly #options: PrepareOptions
   readonly #tokenizer: Tokenizer
   readonly #warnings: Warning[]
+  /** Refuses look-alikes of control tokens, or makes them text. */
   readonly #controlTokens: ControlTokens | undefined
+  readonly #escaper: Escaper | undefined
   #template: ChatTemplate | undefined
 
   /** A template that stands in for a missing one is told in `warnings`. */
@@ -21,6 +24,7 @@ export class RowTexts {
     this.#tokenizer = tokenizer
     this.#warnings = warnings
     this.#controlTokens = options.controlTokensInText === 'error' ? new ControlTokens(tokenizer) : undefined
+    this.#escaper = options.controlTokensInText === 'escape' ? new Escaper(tokenizer) : undefined
   }
 
   /** Undefined until a conversation has come. */
@@ -41,12 +45,15 @@ export class RowTexts {
   async #conversation(row: Conversation): Promise<WeightedText[]> {
     this.#controlTokens?.checkConversation(row.messages, row.tools)
     this.#template ??= await this.#choose()
-    return weightedConversation(this.#template, row, this.#options)
+    if (!this.#escaper) return weightedConversation(this.#template, row, this.#options)
+    const escaper = this.#escaper
+    return weightedConversation(this.#template, escaper.mark(row), this.#options).map((text) => escaper.finish(text))
   }
 
   /** The template is chosen at the first conversation: plain text rows need none, nor a model that has one. */
   async #choose(): Promise<ChatTemplate> {
-    const { template, fallback } = await chooseTemplate(this.#options.chatTemplate, this.#tokenizer)
+    const { chatTemplate, templateVariables: variables = {} } = this.#options
+    const { template, fallback } = await chooseTemplate(chatTemplate, this.#tokenizer, { variables })
     if (fallback !== undefined) this.#warnings.push({ code: 'WARN_TEMPLATE_FALLBACK', message: fallback })
     return template
   }
@@ -66,6 +73,7 @@ export class RowTexts {
       this.#controlTokens?.check(text.slice(0, promptLength), 'prompt')
       this.#controlTokens?.check(text.slice(promptLength), 'completion')
     }
-    return weightedText(row, this.#tokenizer, this.#options)
+    const weighted = weightedText(row, this.#tokenizer, this.#options)
+    return this.#escaper ? this.#escaper.text(weighted) : weighted
   }
 }

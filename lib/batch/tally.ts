@@ -1,9 +1,11 @@
 /** The counts of a preparation and the warnings they give rise to: nothing is lost without being counted and named. */
+import type { Truncated } from '../chat/truncate.ts'
+import type { WeightedTokens } from '../chat/weights.ts'
 import { BadRows, EXAMPLES } from '../data/bad-rows.ts'
 import type { Source } from '../data/conversation.ts'
 import type { ReadReport } from '../data/read.ts'
 import type { Warning } from '../errors.ts'
-import { place } from './example-set.ts'
+import { countSupervised, place } from './example-set.ts'
 import type { DataCounts, PrepareOptions } from './prepared.ts'
 
 /** What a pass has counted, before it is known which conversations train. */
@@ -34,6 +36,10 @@ export class Tally {
   /** Tokens lost with rows over maxLength, and those of them that carry loss. */
   droppedTokens = 0
   droppedSupervisedTokens = 0
+  readonly truncated = new Dropped()
+  truncatedTokens = 0
+  truncatedSupervisedTokens = 0
+  unstopped = 0
   split = 0
   straddling = 0
   readonly #maxLength: number
@@ -48,12 +54,33 @@ export class Tally {
     return this.report.rows - this.report.bad.count
   }
 
+  /** Counts a row that was cut from `before` to `after`. */
+  addTruncated(
+    after: readonly Truncated[],
+    source: Source,
+    before: readonly WeightedTokens[],
+  ): readonly WeightedTokens[] {
+    const sum = (pieces: readonly WeightedTokens[], of: (piece: WeightedTokens) => number) =>
+      pieces.reduce((total, piece) => total + of(piece), 0)
+    const tokens = ({ ids }: WeightedTokens) => ids.length
+    const supervised = ({ weights }: WeightedTokens) => countSupervised(weights)
+    this.truncated.add(source)
+    this.truncatedTokens += sum(before, tokens) - sum(after, tokens)
+    this.truncatedSupervisedTokens += sum(before, supervised) - sum(after, supervised)
+    for (const { unstopped } of after) this.unstopped += unstopped
+    return after
+  }
+
   counts(): PassCounts {
     return {
       rows: this.report.rows,
       dropped: this.#dropped(),
       droppedTokens: this.droppedTokens,
       droppedSupervisedTokens: this.droppedSupervisedTokens,
+      truncated: this.truncated.count,
+      truncatedTokens: this.truncatedTokens,
+      truncatedSupervisedTokens: this.truncatedSupervisedTokens,
+      unstopped: this.unstopped,
       split: this.split,
       straddling: this.straddling,
     }
@@ -66,9 +93,23 @@ export class Tally {
       const message = `${count} of ${this.report.rows} rows dropped, ${reason}: ${shown}`
       return { code: 'WARN_ROWS_DROPPED', message }
     })
-    if (this.straddling === 0) return [...this.warnings, ...dropped]
+    return [...this.warnings, ...dropped, ...this.#truncation(), ...this.#sharedTokens()]
+  }
+
+  #truncation(): Warning[] {
+    const { count, examples } = this.truncated
+    if (count === 0) return []
+    const shown = `${examples.join(', ')}${count > examples.length ? ', ...' : ''}`
+    const lost = `${this.truncatedTokens} tokens, ${this.truncatedSupervisedTokens} of them with loss`
+    const stops = this.unstopped > 0 ? `; ${this.unstopped} trained turns lost their stop token` : ''
+    const message = `${count} rows cut to ${this.#maxLength} tokens, which lost ${lost}${stops}: ${shown}`
+    return [{ code: 'WARN_ROWS_TRUNCATED', message }]
+  }
+
+  #sharedTokens(): Warning[] {
+    if (this.straddling === 0) return []
     const message = `${this.straddling} trained turns share a token with the template text around them; those tokens carry loss`
-    return [...this.warnings, ...dropped, { code: 'WARN_STRADDLING_TOKENS', message }]
+    return [{ code: 'WARN_STRADDLING_TOKENS', message }]
   }
 
   #dropped(): DataCounts['dropped'] {

@@ -4,20 +4,30 @@ import { RowProblem, visitStrings } from '../data/rows.ts'
 import type { Tokenizer } from './tokenizer.ts'
 
 export class ControlTokens {
+  /** The tokens, longest first: of two at one place the tokenizer takes the longer. */
+  readonly texts: readonly string[]
   /** Undefined where the tokenizer has none. */
   readonly #pattern: RegExp | undefined
+  readonly #every: RegExp | undefined
+  readonly #index: ReadonlyMap<string, number>
 
-  constructor({ added }: Tokenizer) {
+  constructor({ added }: Pick<Tokenizer, 'added'>) {
     const texts = added.filter(({ special, text }) => special && text.trim() !== '').map(({ text }) => text)
-    // Longest first: of two tokens at one place the tokenizer takes the longer.
-    texts.sort((a, b) => b.length - a.length)
-    const escaped = texts.map((text) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'))
-    this.#pattern = escaped.length > 0 ? new RegExp(escaped.join('|')) : undefined
+    this.texts = texts.sort((a, b) => b.length - a.length)
+    this.#index = new Map(texts.map((text, index) => [text, index]))
+    const source = texts.map((text) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('|')
+    this.#pattern = source === '' ? undefined : new RegExp(source)
+    this.#every = source === '' ? undefined : new RegExp(source, 'g')
   }
 
   /** The first control token in `text`. */
   find(text: string): string | undefined {
     return this.#pattern?.exec(text)?.[0]
+  }
+
+  /** `text` with `change(index into texts, token)` for each control token. */
+  replace(text: string, change: (index: number, token: string) => string): string {
+    return this.#every ? text.replace(this.#every, (token) => change(this.#index.get(token)!, token)) : text
   }
 
   /** @throws RowProblem naming the field and the token. */
@@ -28,7 +38,7 @@ export class ControlTokens {
       throw new RowProblem(
         at,
         `spells the control token ${token}, which the tokenizer would read as one. Remove it, or set ` +
-          'controlTokensInText to "keep" if it is meant as one',
+          'controlTokensInText to "escape" to train it as ordinary text, or to "keep" if it is meant as a control token',
       )
     })
   }

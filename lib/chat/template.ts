@@ -4,6 +4,7 @@
  */
 import { readFile } from 'node:fs/promises'
 import type { Message } from '../data/conversation.ts'
+import { copyNotes } from '../data/exact-json.ts'
 import { TunesmithError } from '../errors.ts'
 import { BUILTIN_NAMES, builtinTemplate, isBuiltin, missingTokens } from './builtin-templates.ts'
 import { hasGenerationTags, JinjaTemplate } from './jinja.ts'
@@ -166,6 +167,7 @@ function first<T>(map: ReadonlyMap<string, T>): T {
 function withoutWeight(message: Message): Omit<Message, 'weight'> {
   if (message.weight === undefined) return message
   const { weight: _, ...shown } = message
+  copyNotes(message, shown)
   return shown
 }
 

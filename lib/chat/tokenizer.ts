@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { Tokenizer as NativeTokenizer } from 'tokenizers'
 import { TunesmithError } from '../errors.ts'
 import { Encoding } from './encoding.ts'
+import { renamedTokenizer } from './escape.ts'
 
 /** A token with its text and id. */
 export interface Token {
@@ -40,6 +41,8 @@ export class Tokenizer {
   /** tokenizer.json's decoder: how texts of the vocabulary become text again. */
   readonly decoder: unknown
   readonly #native: NativeTokenizer
+  /** Made when the first escaped text comes. */
+  #renamed: Promise<NativeTokenizer> | undefined
 
   private constructor(folder: string, native: NativeTokenizer, files: Files) {
     this.folder = folder
@@ -116,6 +119,22 @@ export class Tokenizer {
     if (texts.length === 0) return []
     const encodings = await this.#native.encodeBatch([...texts], { addSpecialTokens: false })
     return encodings.map((encoding, index) => new Encoding(encoding, texts[index]!))
+  }
+
+  /** The same for texts of which some are escaped. */
+  async encodeTexts(texts: readonly { text: string; escaped?: string }[]): Promise<Encoding[]> {
+    const escaped = texts.flatMap(({ escaped: text }) => (text === undefined ? [] : [text]))
+    if (escaped.length === 0) return this.encodeBatch(texts.map(({ text }) => text))
+    this.#renamed ??= renamedTokenizer(this)
+    const native = await this.#renamed
+    const special = await native.encodeBatch(escaped, { addSpecialTokens: false })
+    const plain = await this.encodeBatch(
+      texts.flatMap(({ text, escaped: other }) => (other === undefined ? [text] : [])),
+    )
+    let [nextSpecial, nextPlain] = [0, 0]
+    return texts.map(({ text, escaped: other }) =>
+      other === undefined ? plain[nextPlain++]! : new Encoding(special[nextSpecial++]!, text),
+    )
   }
 
   async encode(text: string): Promise<Encoding> {

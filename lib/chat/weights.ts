@@ -22,6 +22,8 @@ export interface WeightOptions {
 /** Text to tokenise, with the weight of its characters. */
 export interface WeightedText {
   text: string
+  /** How it is tokenised where it spells control tokens that are to be ordinary text (escape.ts). */
+  escaped?: string
   /** Weight of everything outside the spans, from character `baseFrom` on; 0 before it. */
   base: number
   baseFrom: number

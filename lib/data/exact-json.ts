@@ -11,6 +11,11 @@ export const KEY_ORDER = Symbol('order of keys')
 
 type Container = Record<string | number | symbol, unknown>
 
+interface Notes {
+  [NUMBERS]?: Record<string, string>
+  [KEY_ORDER]?: string[]
+}
+
 /** Numbers with a fraction, an exponent or many digits, or keys of digits only. Found in text too: that costs time only. */
 const LOSSY = /[[:,\s]-?\d+(?:\.\d*0|\.\d{15,}|(?:\.\d+)?[eE]|\d{15,}|\.0)|"\d+"\s*:|"\\u003\d/
 
@@ -98,14 +103,28 @@ function noteNumber(container: Container, key: string | number, spelt: string): 
   const value = Number(spelt)
   const isFloat = /[.eE]/.test(spelt)
   if (!Number.isInteger(value) || (!isFloat && Number.isSafeInteger(value))) return
-  const made = notes ?? (Object.create(null) as Record<string, string>)
-  container[NUMBERS] = made
-  made[key] = spelt
+  if (notes) notes[key] = spelt
+  else note(container, NUMBERS, { __proto__: null, [key]: spelt })
 }
 
 function noteOrder(container: Container, keys: string[]): void {
   const own = Object.keys(container)
-  if (keys.some((key, index) => key !== own[index])) container[KEY_ORDER] = keys
+  if (keys.some((key, index) => key !== own[index])) note(container, KEY_ORDER, keys)
+}
+
+/** Not enumerable: whoever lists or compares the container does not see it. */
+function note(container: object, name: symbol, value: unknown): void {
+  Object.defineProperty(container, name, { value, configurable: true })
+}
+
+/** Gives `copy` the notes of `original`; `rename` where its keys are other ones. */
+export function copyNotes(original: object, copy: object, rename = (key: string) => key): void {
+  const { [NUMBERS]: numbers, [KEY_ORDER]: order } = original as Notes
+  if (numbers) {
+    const renamed = Object.entries(numbers).map(([key, spelt]) => [rename(key), spelt])
+    note(copy, NUMBERS, Object.assign(Object.create(null), Object.fromEntries(renamed)))
+  }
+  if (order) note(copy, KEY_ORDER, order.map(rename))
 }
 
 function skipSpace(text: string, at: number): number {

@@ -1,4 +1,5 @@
 /** What every row layout needs: the problem of a row, and checks of JSON values that say what they found. */
+import { parseExactJson } from './exact-json.ts'
 import { findJsonError } from './json-error.ts'
 
 /** What is wrong with one row. Caught where rows are read; `onBadRow` decides what becomes of it. */
@@ -86,7 +87,7 @@ export function optionalWeight(value: unknown, field: string): number | undefine
 /** The value that JSON `text` spells. @throws RowProblem with the column where it is broken. */
 export function parseJson(text: string, field: string): unknown {
   try {
-    return JSON.parse(text)
+    return parseExactJson(text)
   } catch (error) {
     const found = findJsonError(text)
     const where = found ? `column ${found.column}: ${found.reason}` : (error as Error).message

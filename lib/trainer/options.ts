@@ -4,6 +4,7 @@
  */
 import { resolve } from 'node:path'
 import { defaultCacheFolder } from '../batch/cache/cache.ts'
+import type { TooLongPolicy } from '../batch/prepared.ts'
 import type { RowFormat } from '../data/layouts/layout.ts'
 import { type Every, parseEvery } from './every.ts'
 import { conflicts } from './option-conflicts.ts'
@@ -68,15 +69,26 @@ export interface TrainerOptions {
   output: string
   data: DataOptions
 
-  /** 'model' (the checkpoint's own), 'chatml', 'plain', or the path of a Jinja file. Default 'model'. */
+  /**
+   * 'model' (the checkpoint's own), a built-in one ('chatml', 'llama3', 'zephyr', 'mistral', 'gemma', 'alpaca', 'plain'),
+   * or the path of a Jinja file or a tokenizer_config.json. Default 'model'.
+   */
   chatTemplate?: string | undefined
+  /**
+   * Variables for the template, such as `{ enable_thinking: false }`: JSON values by name. They become defaults in the
+   * template that is exported, so that inference renders alike. Default none.
+   */
+  templateVariables?: Record<string, unknown> | undefined
   /**
    * What happens where the template renders an earlier turn differently once later ones follow: 'split' makes one
    * example per assistant turn, 'error' refuses. Default 'split'.
    */
   historyRewrite?: 'split' | 'error' | undefined
-  /** Text that spells a control token: 'error' refuses the row, 'keep' lets it become the token. Default 'error'. */
-  controlTokensInText?: 'error' | 'keep' | undefined
+  /**
+   * Text that spells a control token: 'error' refuses the row, 'keep' lets it become the token, 'escape' tokenises it as
+   * the ordinary text it is, together with the words around it. Default 'error'.
+   */
+  controlTokensInText?: 'error' | 'keep' | 'escape' | undefined
   /** Turns that carry loss: 'assistant' every assistant turn, 'last' the last one only, 'all' every token. Default 'assistant'. */
   trainOn?: 'assistant' | 'last' | 'all' | undefined
   /** Loss weight of the tokens `trainOn` leaves out, 0 to 1. Default 0. */
@@ -85,9 +97,11 @@ export interface TrainerOptions {
   maxLength?: number | undefined
   /**
    * A conversation over `maxLength`: 'drop' counts and names it, and more than 5 % of such rows is an error; 'error'
-   * refuses the first. Default 'drop'.
+   * refuses the first. 'truncate-turns' ends it after the last trained turn that fits whole, 'truncate-right' keeps the
+   * beginning and 'truncate-left' the end, after bos; a row that has no token with loss left is dropped. What is cut is
+   * counted. Default 'drop'.
    */
-  onTooLong?: 'drop' | 'error' | undefined
+  onTooLong?: TooLongPolicy | undefined
   /**
    * Keeps prepared data on disk, so that the next run on the same data, template, tokenizer and options starts at once:
    * true, false, or the folder. Up to 10 GiB; the oldest goes first. Default true: `$XDG_CACHE_HOME/tunesmith/prepared`,
@@ -174,12 +188,13 @@ export interface ResolvedOptions {
   }
   /** 'model', a built-in name, or an absolute path. */
   chatTemplate: string
+  templateVariables: Record<string, unknown>
   historyRewrite: 'split' | 'error'
-  controlTokensInText: 'error' | 'keep'
+  controlTokensInText: 'error' | 'keep' | 'escape'
   trainOn: 'assistant' | 'last' | 'all'
   promptLossWeight: number
   maxLength?: number
-  onTooLong: 'drop' | 'error'
+  onTooLong: TooLongPolicy
   /** Absolute folder of prepared data, or false. */
   cache: string | false
   /** Infinity where only `maxSteps` was given. */
@@ -232,6 +247,7 @@ export function parseOptions(input: unknown, baseFolder: string = process.cwd())
       onBadRow: data.onBadRow ?? 'error',
     },
     chatTemplate: options.chatTemplate ?? 'model',
+    templateVariables: options.templateVariables ?? {},
     historyRewrite: options.historyRewrite ?? 'split',
     controlTokensInText: options.controlTokensInText ?? 'error',
     trainOn: options.trainOn ?? 'assistant',

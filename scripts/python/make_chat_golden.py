@@ -23,7 +23,7 @@ import jinja2
 import tokenizers
 import transformers
 import trl
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
 SHARED = Path("../shared")
@@ -441,7 +441,8 @@ def masks():
             continue
         source = path.read_text()
         folder = "qwen3" if path.name.startswith("qwen") else "deepseek_v3" if path.name.startswith("deepseek") else None
-        tokenizer = AutoTokenizer.from_pretrained(SHARED / "tokenizers" / folder) if folder else None
+        # Not AutoTokenizer: for DeepSeek's tokenizer_class it would build another tokenizer than tokenizer.json describes.
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(SHARED / "tokenizers" / folder) if folder else None
 
         def spans(messages, tools):
             [text], [indices] = chat_template_utils.render_jinja_template(

@@ -240,7 +240,18 @@ describe('cache of prepared data', () => {
     const folder = path('limit')
     const result = (line: number) => ({
       train: { pieces: [[example(line, 3)]], keys: [] },
-      counts: { rows: 1, dropped: [], droppedTokens: 0, droppedSupervisedTokens: 0, split: 0, straddling: 0 },
+      counts: {
+        rows: 1,
+        dropped: [],
+        droppedTokens: 0,
+        droppedSupervisedTokens: 0,
+        truncated: 0,
+        truncatedTokens: 0,
+        truncatedSupervisedTokens: 0,
+        unstopped: 0,
+        split: 0,
+        straddling: 0,
+      },
       warnings: [],
       formats: [],
       usesTemplate: false,

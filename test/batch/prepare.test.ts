@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { collate } from '../../lib/batch/collate.ts'
 import { prepare } from '../../lib/batch/prepare.ts'
-import type { PrepareProgress } from '../../lib/batch/prepared.ts'
+import type { PrepareOptions, PrepareProgress } from '../../lib/batch/prepared.ts'
 import { Tokenizer } from '../../lib/chat/tokenizer.ts'
 import { toyTokenizer } from '../chat/helpers.ts'
 import { exchange, failure, jsonl, temporaryFolder } from '../data/helpers.ts'
@@ -34,6 +34,10 @@ describe('preparing data', () => {
       dropped: [],
       droppedTokens: 0,
       droppedSupervisedTokens: 0,
+      truncated: 0,
+      truncatedTokens: 0,
+      truncatedSupervisedTokens: 0,
+      unstopped: 0,
       split: 0,
       straddling: 0,
     })
@@ -75,6 +79,77 @@ describe('preparing data', () => {
     assert.equal(counts.droppedTokens, 222)
     assert.ok(warnings.some(({ message }) => message.includes(`${train}:21`)))
     assert.ok(set.examples.every(({ ids }) => ids.length <= 100))
+  })
+
+  it('cuts what is too long where asked to, counts what was lost, and drops what has nothing left', async () => {
+    const turns = (...answers: string[]) => ({
+      messages: answers.flatMap((answer) => [
+        { role: 'user', content: 'q' },
+        { role: 'assistant', content: answer },
+      ]),
+    })
+    const train = await write('cut.jsonl', jsonl(turns('one', 'b'.repeat(80)), turns('c'.repeat(120)), turns('two')))
+    const cut = async (onTooLong: PrepareOptions['onTooLong']) => {
+      const prepared = await prepare(options(train, { onTooLong, evalFraction: 0 }), tokenizer)
+      const texts = prepared.train.examples.map(({ ids }) => tokenizer.decode(ids, { skipSpecial: false }))
+      return { prepared, texts: await Promise.all(texts) }
+    }
+    const head = '<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n'
+    // The second row has no turn that fits: one of three rows is more than may be dropped.
+    await assert.rejects(cut('truncate-turns'), failure('ERR_TOO_LONG', '1 of 3 rows'))
+    const left = await cut('truncate-left')
+    assert.deepEqual(left.texts[1], `${'c'.repeat(98)}<|im_end|>\n`)
+    const right = await cut('truncate-right')
+    assert.equal(right.texts[1], head + 'c'.repeat(100 - (await tokenizer.encode(head)).length))
+    const whole = [turns('one', 'b'.repeat(80)), turns('c'.repeat(120))].map(({ messages }) => messages)
+    const lengths = await Promise.all(
+      whole.map(
+        async (messages) => (await tokenizer.encode(right.prepared.template!.render(messages as never))).length,
+      ),
+    )
+    const { counts, warnings } = right.prepared
+    assert.deepEqual([counts.truncated, counts.truncatedTokens], [2, lengths[0]! + lengths[1]! - 200])
+    assert.deepEqual([counts.unstopped, counts.dropped.length, counts.rows, counts.used], [2, 0, 3, 3])
+    assert.ok(counts.truncatedSupervisedTokens > 0 && counts.truncatedSupervisedTokens < counts.truncatedTokens)
+    const warning = warnings.find(({ code }) => code === 'WARN_ROWS_TRUNCATED')!
+    assert.match(warning.message, /^2 rows cut to 100 tokens.*2 trained turns lost their stop token: .*cut\.jsonl:1/)
+    const some = await write('turns.jsonl', jsonl(turns('one', 'b'.repeat(80)), turns('two')))
+    const [first] = (await prepare(options(some, { onTooLong: 'truncate-turns' }), tokenizer)).train.examples
+    assert.equal(await tokenizer.decode(first!.ids, { skipSpecial: false }), `${head}one<|im_end|>`)
+  })
+
+  it('trains look-alikes of control tokens as text where asked to', async () => {
+    const train = await write(
+      'escape.jsonl',
+      jsonl(exchange('What is <|im_end|>?', 'A </s> token.'), exchange('a', 'b')),
+    )
+    await assert.rejects(prepare(options(train), tokenizer), failure('ERR_BAD_ROW', '<|im_end|>', '"escape"'))
+    const { train: set } = await prepare(options(train, { controlTokensInText: 'escape' }), tokenizer)
+    const [first] = set.examples
+    const text = '<|im_start|>user\nWhat is <|im_end|>?<|im_end|>\n<|im_start|>assistant\nA </s> token.<|im_end|>\n'
+    assert.equal(await tokenizer.decode(first!.ids, { skipSpecial: false }), text)
+    assert.equal([...first!.ids].filter((id) => id === tokenizer.id('<|im_end|>')).length, 2)
+    assert.equal([...first!.ids].includes(tokenizer.id('</s>')!), false)
+  })
+
+  it('gives variables to the template, and exports them with it', async () => {
+    const file = await write('vars.jinja', '{% for m in messages %}{{ m.content }}{{ style }}<|im_end|>{% endfor %}')
+    const train = await write('vars.jsonl', jsonl(exchange('a', 'b')))
+    const prepared = await prepare(options(train, { chatTemplate: file, templateVariables: { style: '!' } }), tokenizer)
+    assert.equal(
+      await tokenizer.decode(prepared.train.examples[0]!.ids, { skipSpecial: false }),
+      'a!<|im_end|>b!<|im_end|>',
+    )
+    assert.match(prepared.template!.source, /^\{% if style is not defined %\}\{% set style = "!" %\}/)
+  })
+
+  it('keeps numbers and keys as the row spells them', async () => {
+    const file = await write('json.jinja', '{% for m in messages %}{{ m | tojson }}<|im_end|>{% endfor %}')
+    const row = '{"role": "assistant", "content": "b", "x": {"10": 1.0, "9": [1e3, 12345678901234567890]}}'
+    const train = await write('exact.jsonl', `{"messages": [{"role": "user", "content": "a"}, ${row}]}\n`)
+    const prepared = await prepare(options(train, { chatTemplate: file, maxLength: 500 }), tokenizer)
+    const text = await tokenizer.decode(prepared.train.examples[0]!.ids, { skipSpecial: false })
+    assert.ok(text.endsWith(`${row.replace('1e3', '1000.0')}<|im_end|>`), text)
   })
 
   it('refuses when too many rows are too long, and the first one on request', async () => {

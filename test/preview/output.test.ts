@@ -44,7 +44,18 @@ const preview: Preview = {
   ],
   template: 'model',
   formats: [{ file: 'chat<1>.jsonl', format: 'messages', evidence: 'has "messages" & more' }],
-  counts: { rows: 1, dropped: [], droppedTokens: 0, droppedSupervisedTokens: 0, split: 1, straddling: 0 },
+  counts: {
+    rows: 1,
+    dropped: [],
+    droppedTokens: 0,
+    droppedSupervisedTokens: 0,
+    truncated: 0,
+    truncatedTokens: 0,
+    truncatedSupervisedTokens: 0,
+    unstopped: 0,
+    split: 1,
+    straddling: 0,
+  },
   warnings: [{ code: 'WARN_X', message: 'beware of <script>' }],
 }
 

@@ -17,6 +17,7 @@ import type { PrepareOptions } from '../prepared.ts'
 /** Every option that changes the result of a pass. One that is new must be listed, or this does not compile. */
 const KEYED: Record<Exclude<keyof PrepareOptions, 'data' | 'seed' | 'cache'>, true> = {
   chatTemplate: true,
+  templateVariables: true,
   historyRewrite: true,
   controlTokensInText: true,
   trainOn: true,

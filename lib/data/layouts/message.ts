@@ -3,6 +3,7 @@
  * with the field and what to do: a row that is repaired in silence trains something its author never wrote.
  */
 import type { Message, Role, ToolCall } from '../conversation.ts'
+import { copyNotes } from '../exact-json.ts'
 import { checkText, isObject, type Json, kind, optionalWeight, parseJson, RowProblem, shown } from '../rows.ts'
 
 const ROLES: readonly Role[] = ['system', 'user', 'assistant', 'tool', 'developer']
@@ -66,6 +67,7 @@ function validateMessage(value: unknown, field: string): Message {
   const role = validateRole(value, field)
   // fromEntries, not assignment: a key named __proto__ is data like any other.
   const message: Message = Object.assign(Object.fromEntries(Object.entries(value).filter(kept)), { role })
+  copyNotes(value, message)
   if (message.tool_calls !== undefined) checkToolCalls(message.tool_calls, role, `${field}.tool_calls`)
   for (const key of ['name', 'tool_call_id', 'reasoning_content', 'thinking']) {
     const entry = message[key]
@@ -81,7 +83,7 @@ function validateMessage(value: unknown, field: string): Message {
 }
 
 function kept([key, entry]: [string, unknown]): boolean {
-  return key !== 'content' && !(entry === null && OPTIONAL.includes(key))
+  return !(entry === null && OPTIONAL.includes(key))
 }
 
 function validateRole(message: Json, field: string): Role {
