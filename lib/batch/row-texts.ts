@@ -23,32 +23,32 @@ export class RowTexts {
     this.#controlTokens = options.controlTokensInText === 'error' ? new ControlTokens(tokenizer) : undefined
   }
 
-  /** Undefined until a conversation has come. */
+  /** Undefined until chooseTemplate(). */
   get template(): ChatTemplate | undefined {
     return this.#template
   }
 
   /**
-   * One text, several where the template rewrites history, none where no turn carries loss.
+   * To be called before the first conversation: plain text rows need no template, nor a model that has one.
    *
-   * @throws RowProblem where the row does not fit template or tokenizer, TunesmithError as weightedConversation and
-   * chooseTemplate, `ERR_TRAIN_ON` for a text row without trainOn 'all'.
+   * @throws TunesmithError as chooseTemplate.
    */
-  async of(row: Conversation | TextRow): Promise<WeightedText[]> {
-    return isConversation(row) ? await this.#conversation(row) : [this.#text(row)]
-  }
-
-  async #conversation(row: Conversation): Promise<WeightedText[]> {
-    this.#controlTokens?.checkConversation(row.messages, row.tools)
-    this.#template ??= await this.#choose()
-    return weightedConversation(this.#template, row, this.#options)
-  }
-
-  /** The template is chosen at the first conversation: plain text rows need none, nor a model that has one. */
-  async #choose(): Promise<ChatTemplate> {
+  async chooseTemplate(): Promise<void> {
     const { template, fallback } = await chooseTemplate(this.#options.chatTemplate, this.#tokenizer)
     if (fallback !== undefined) this.#warnings.push({ code: 'WARN_TEMPLATE_FALLBACK', message: fallback })
-    return template
+    this.#template = template
+  }
+
+  /**
+   * One text, several where the template rewrites history, none where no turn carries loss.
+   *
+   * @throws RowProblem where the row does not fit template or tokenizer, TunesmithError as weightedConversation,
+   * `ERR_TRAIN_ON` for a text row without trainOn 'all'.
+   */
+  of(row: Conversation | TextRow): WeightedText[] {
+    if (!isConversation(row)) return [this.#text(row)]
+    this.#controlTokens?.checkConversation(row.messages, row.tools)
+    return weightedConversation(this.#template!, row, this.#options)
   }
 
   #text(row: TextRow): WeightedText {
