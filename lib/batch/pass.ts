@@ -7,7 +7,7 @@ import type { Encoding } from '../chat/encoding.ts'
 import type { ChatTemplate } from '../chat/template.ts'
 import type { Tokenizer } from '../chat/tokenizer.ts'
 import { type WeightedText, type WeightedTokens, weighTokens } from '../chat/weights.ts'
-import { type Example, isTokenRow, type Row, type Source } from '../data/conversation.ts'
+import { type Example, isConversation, isTokenRow, type Row, type Source } from '../data/conversation.ts'
 import { type DataEntry, resolveFiles } from '../data/paths.ts'
 import { type FileFormat, readRows } from '../data/read.ts'
 import { RowProblem } from '../data/rows.ts'
@@ -47,6 +47,12 @@ interface Rendered {
   tokens?: WeightedTokens
 }
 
+/** A batch of rows whose texts native threads are at. */
+interface Encoded {
+  rendered: readonly Rendered[]
+  encodings: Promise<Encoding[]>
+}
+
 /** For a look at single rows on their way. */
 export interface Watch {
   /** Rows per side that are led through. */
@@ -67,7 +73,7 @@ export interface SeenRow {
 
 /** Rows per native batch: enough to occupy every core, few enough for steady progress. */
 const BATCH_ROWS = 256
-/** Rendering gives way to the event loop after so many milliseconds. */
+/** Rendering and weighing give way to the event loop after so many milliseconds. */
 const TURN_MS = 8
 
 export class Pass {
@@ -121,16 +127,16 @@ export class Pass {
     const before = { rows: report.rows, valid: this.#tally.validRows, tooLong: tooLong.count }
     const tellProgress = () => this.#hooks.onProgress?.({ side, rows: report.rows - before.rows, tokens: this.#tokens })
     this.#tokens = 0
-    let pending: Promise<void> = Promise.resolve()
+    let pending: Encoded | undefined
     for await (const rows of this.#batches(files)) {
       const rendered = await this.#render(rows)
-      await pending
-      pending = this.#tokenise(rendered, done)
-      // Awaited above or below; until then, and where reading fails meanwhile, its failure must not go unhandled.
-      pending.catch(() => {})
+      // Native threads get the next batch before this one's weights are made: they never wait for this thread.
+      const encoded = { rendered, encodings: this.#encode(rendered) }
+      if (pending) await this.#weigh(pending, done)
+      pending = encoded
       tellProgress()
     }
-    await pending
+    if (pending) await this.#weigh(pending, done)
     tellProgress()
     // A few rows say nothing about the share of all.
     if (this.#watch) return done
@@ -167,18 +173,15 @@ export class Pass {
   /** Validates against template and tokenizer and renders; the slow part on the JavaScript thread. */
   async #render(rows: readonly Row[]): Promise<Rendered[]> {
     const rendered: Rendered[] = []
-    let started = performance.now()
+    const turn = this.#turns()
     for (const row of rows) {
-      if (performance.now() - started > TURN_MS) {
-        await nextTurn()
-        this.#hooks.signal?.throwIfAborted()
-        started = performance.now()
-      }
-      await this.#orBad(row.source, async () => {
+      if (turn.over()) await turn.give()
+      if (!this.template && isConversation(row)) await this.#texts.chooseTemplate()
+      this.#orBad(row.source, () => {
         if (isTokenRow(row)) {
           rendered.push({ row, texts: [], tokens: weightedTokenRow(row, this.#tokenizer, this.#options) })
         } else {
-          rendered.push({ row, texts: await this.#texts.of(row) })
+          rendered.push({ row, texts: this.#texts.of(row) })
         }
       })
     }
@@ -186,13 +189,36 @@ export class Pass {
     return rendered
   }
 
-  async #tokenise(rendered: readonly Rendered[], done: Conversations): Promise<void> {
-    const encodings = await this.#tokenizer.encodeTexts(rendered.flatMap(({ texts }) => texts))
+  /** Gives way to the event loop now and then, and ends the pass there when it is told to. */
+  #turns() {
+    let started = performance.now()
+    return {
+      over: () => performance.now() - started > TURN_MS,
+      give: async () => {
+        await nextTurn()
+        this.#hooks.signal?.throwIfAborted()
+        started = performance.now()
+      },
+    }
+  }
+
+  /** One encoding per text of all rows, in order. */
+  #encode(rendered: readonly Rendered[]): Promise<Encoding[]> {
+    const encodings = this.#tokenizer.encodeTexts(rendered.flatMap(({ texts }) => texts))
+    // Awaited later; until then, and where another batch fails meanwhile, its failure must not go unhandled.
+    encodings.catch(() => {})
+    return encodings
+  }
+
+  async #weigh({ rendered, encodings: pending }: Encoded, done: Conversations): Promise<void> {
+    const encodings = await pending
+    const turn = this.#turns()
     let next = 0
     for (const { row, texts, tokens } of rendered) {
+      if (turn.over()) await turn.give()
       const own = encodings.slice(next, next + texts.length)
       next += texts.length
-      await this.#orBad(row.source, async () => {
+      this.#orBad(row.source, () => {
         const weighed = tokens ? [tokens] : texts.map((text, i) => weighTokens(text, own[i]!, this.#tokenizer))
         const examples = this.#add(row, weighed, done)
         if (examples) this.#watch?.onRow({ row, texts, encodings: own, examples })
@@ -219,9 +245,9 @@ export class Pass {
   }
 
   /** Runs `work`; a problem of the row is counted or thrown as data.onBadRow says. */
-  async #orBad(source: Source, work: () => Promise<void>): Promise<void> {
+  #orBad(source: Source, work: () => void): void {
     try {
-      await work()
+      work()
     } catch (error) {
       if (!(error instanceof RowProblem)) throw error
       this.#tally.report.bad.add(source, error)

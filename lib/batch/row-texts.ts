@@ -27,35 +27,36 @@ export class RowTexts {
     this.#escaper = options.controlTokensInText === 'escape' ? new Escaper(tokenizer) : undefined
   }
 
-  /** Undefined until a conversation has come. */
+  /** Undefined until chooseTemplate(). */
   get template(): ChatTemplate | undefined {
     return this.#template
   }
 
   /**
-   * One text, several where the template rewrites history, none where no turn carries loss.
+   * To be called before the first conversation: plain text rows need no template, nor a model that has one.
    *
-   * @throws RowProblem where the row does not fit template or tokenizer, TunesmithError as weightedConversation and
-   * chooseTemplate, `ERR_TRAIN_ON` for a text row without trainOn 'all'.
+   * @throws TunesmithError as chooseTemplate.
    */
-  async of(row: Conversation | TextRow): Promise<WeightedText[]> {
-    return isConversation(row) ? await this.#conversation(row) : [this.#text(row)]
-  }
-
-  async #conversation(row: Conversation): Promise<WeightedText[]> {
-    this.#controlTokens?.checkConversation(row.messages, row.tools)
-    this.#template ??= await this.#choose()
-    if (!this.#escaper) return weightedConversation(this.#template, row, this.#options)
-    const escaper = this.#escaper
-    return weightedConversation(this.#template, escaper.mark(row), this.#options).map((text) => escaper.finish(text))
-  }
-
-  /** The template is chosen at the first conversation: plain text rows need none, nor a model that has one. */
-  async #choose(): Promise<ChatTemplate> {
+  async chooseTemplate(): Promise<void> {
     const { chatTemplate, templateVariables: variables = {} } = this.#options
     const { template, fallback } = await chooseTemplate(chatTemplate, this.#tokenizer, { variables })
     if (fallback !== undefined) this.#warnings.push({ code: 'WARN_TEMPLATE_FALLBACK', message: fallback })
-    return template
+    this.#template = template
+  }
+
+  /**
+   * One text, several where the template rewrites history, none where no turn carries loss.
+   *
+   * @throws RowProblem where the row does not fit template or tokenizer, TunesmithError as weightedConversation,
+   * `ERR_TRAIN_ON` for a text row without trainOn 'all'.
+   */
+  of(row: Conversation | TextRow): WeightedText[] {
+    if (!isConversation(row)) return [this.#text(row)]
+    this.#controlTokens?.checkConversation(row.messages, row.tools)
+    const template = this.#template!
+    const escaper = this.#escaper
+    if (!escaper) return weightedConversation(template, row, this.#options)
+    return weightedConversation(template, escaper.mark(row), this.#options).map((text) => escaper.finish(text))
   }
 
   #text(row: TextRow): WeightedText {
