@@ -72,6 +72,7 @@ export function checkTooLong(
   throw new TunesmithError(
     'ERR_TOO_LONG',
     `${tooLong} of ${rows} rows (${share} %) are longer than maxLength (${maxLength} tokens), among them ` +
-      `${examples.join(', ')}. Up to 5 % would be dropped. Shorten them, or raise maxLength up to the context of the model`,
+      `${examples.join(', ')}. Up to 5 % would be dropped. Shorten or remove them, raise maxLength if the model's context ` +
+      'allows more, or have them cut: onTooLong "truncate-turns" or "truncate-right"',
   )
 }
