@@ -25,8 +25,9 @@ export function bytes(value: number): string {
   return `${unit === 0 ? value : value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)} ${units[unit]}`
 }
 
-/** Seconds as '8s', '1m 05s', '2h 03m', '3d 04h'. */
+/** Seconds as '0.4s', '8s', '1m 05s', '2h 03m', '3d 04h'. */
 export function duration(seconds: number): string {
+  if (seconds >= 0.05 && seconds < 0.95) return `${seconds.toFixed(1)}s`
   const whole = Math.max(0, Math.round(seconds))
   const two = (value: number) => String(value).padStart(2, '0')
   if (whole < 60) return `${whole}s`

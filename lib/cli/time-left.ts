@@ -19,6 +19,6 @@ export class TimeLeft {
   /** E.g. '1m 05s left'; the mean over all steps so far is steadier than the last one. */
   after(step: number): string {
     const elapsed = (this.now() - this.started) / 1000
-    return `${duration((elapsed / step) * Math.max(0, this.steps - step))} left`
+    return `${duration(Math.round((elapsed / step) * Math.max(0, this.steps - step)))} left`
   }
 }

@@ -229,8 +229,10 @@ Memory
       '20.0 MiB',
       '300 GiB',
     ])
-    assert.deepEqual([0, 59.4, 59.6, 3599, 3600, 90061].map(duration), [
+    assert.deepEqual([0, 0.42, 0.97, 59.4, 59.6, 3599, 3600, 90061].map(duration), [
       '0s',
+      '0.4s',
+      '1s',
       '59s',
       '1m 00s',
       '59m 59s',

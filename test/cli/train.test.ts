@@ -58,7 +58,7 @@ device: reference
     assert.equal(code, 0, stderr)
     for (const step of [1, 2, 3])
       assert.match(stdout, new RegExp(`^step ${step}/3 .* loss \\d+\\.\\d{4} .* tok/s `, 'm'))
-    assert.match(stdout, /^3 steps in \d+s, evaluation loss .* checkpoint in .*out$/m)
+    assert.match(stdout, /^3 steps in [\d.]+s, evaluation loss .* checkpoint in .*out$/m)
     assert.ok(!stdout.includes('\x1b'))
     const lines = readFileSync(join(folder, 'out/metrics.jsonl'), 'utf8').trimEnd().split('\n')
     assert.deepEqual(
