@@ -49,7 +49,7 @@ const texts = await renderAll()
 
 /** The texts that are tokenised, for the bare encodeBatch. */
 async function renderAll(): Promise<string[]> {
-  const rowTexts = new RowTexts(options, tokenizer, [])
+  const rowTexts = new RowTexts(options, tokenizer, new Tally(options))
   const rendered: string[] = []
   await rowTexts.chooseTemplate()
   for await (const rows of readRows(options.data.train, new Tally(options).report))

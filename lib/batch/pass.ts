@@ -93,7 +93,7 @@ export class Pass {
     this.#hooks = hooks
     this.#watch = watch
     this.#tally = new Tally(options)
-    this.#texts = new RowTexts(options, tokenizer, this.#tally.warnings)
+    this.#texts = new RowTexts(options, tokenizer, this.#tally)
   }
 
   /** The template of the conversations; undefined where none has come. */

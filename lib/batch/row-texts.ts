@@ -3,26 +3,29 @@ import { ControlTokens } from '../chat/control-tokens.ts'
 import { Escaper } from '../chat/escape.ts'
 import { type ChatTemplate, chooseTemplate } from '../chat/template.ts'
 import type { Tokenizer } from '../chat/tokenizer.ts'
+import { checkCallsRendered, withEmptyContent } from '../chat/tool-calls.ts'
 import { type WeightedText, weightedConversation, weightedText } from '../chat/weights.ts'
 import { type Conversation, isConversation, type TextRow } from '../data/conversation.ts'
-import { TunesmithError, type Warning } from '../errors.ts'
+import { RowProblem } from '../data/rows.ts'
+import { TunesmithError } from '../errors.ts'
 import { place } from './example-set.ts'
 import type { PrepareOptions } from './prepared.ts'
+import type { Tally } from './tally.ts'
 
 export class RowTexts {
   readonly #options: PrepareOptions
   readonly #tokenizer: Tokenizer
-  readonly #warnings: Warning[]
+  readonly #tally: Tally
   /** Refuses look-alikes of control tokens, or makes them text. */
   readonly #controlTokens: ControlTokens | undefined
   readonly #escaper: Escaper | undefined
   #template: ChatTemplate | undefined
 
-  /** A template that stands in for a missing one is told in `warnings`. */
-  constructor(options: PrepareOptions, tokenizer: Tokenizer, warnings: Warning[]) {
+  /** A template that stands in for a missing one, and turns that needed content, are told to `tally`. */
+  constructor(options: PrepareOptions, tokenizer: Tokenizer, tally: Tally) {
     this.#options = options
     this.#tokenizer = tokenizer
-    this.#warnings = warnings
+    this.#tally = tally
     this.#controlTokens = options.controlTokensInText === 'error' ? new ControlTokens(tokenizer) : undefined
     this.#escaper = options.controlTokensInText === 'escape' ? new Escaper(tokenizer) : undefined
   }
@@ -40,7 +43,7 @@ export class RowTexts {
   async chooseTemplate(): Promise<void> {
     const { chatTemplate, templateVariables: variables = {} } = this.#options
     const { template, fallback } = await chooseTemplate(chatTemplate, this.#tokenizer, { variables })
-    if (fallback !== undefined) this.#warnings.push({ code: 'WARN_TEMPLATE_FALLBACK', message: fallback })
+    if (fallback !== undefined) this.#tally.warnings.push({ code: 'WARN_TEMPLATE_FALLBACK', message: fallback })
     this.#template = template
   }
 
@@ -53,10 +56,36 @@ export class RowTexts {
   of(row: Conversation | TextRow): WeightedText[] {
     if (!isConversation(row)) return [this.#text(row)]
     this.#controlTokens?.checkConversation(row.messages, row.tools)
+    try {
+      return this.#conversation(row)
+    } catch (error) {
+      const filled = error instanceof RowProblem ? withEmptyContent(row) : undefined
+      if (!filled) throw error
+      const texts = this.#orNothing(() => this.#conversation(filled))
+      if (!texts) throw error
+      this.#tally.filled.add(row.source)
+      return texts
+    }
+  }
+
+  /** Undefined where the row is a problem with other content as well: then the first one is told. */
+  #orNothing<T>(work: () => T): T | undefined {
+    try {
+      return work()
+    } catch (error) {
+      if (error instanceof RowProblem) return undefined
+      throw error
+    }
+  }
+
+  #conversation(row: Conversation): WeightedText[] {
     const template = this.#template!
     const escaper = this.#escaper
-    if (!escaper) return weightedConversation(template, row, this.#options)
-    return weightedConversation(template, escaper.mark(row), this.#options).map((text) => escaper.finish(text))
+    const texts = escaper
+      ? weightedConversation(template, escaper.mark(row), this.#options).map((text) => escaper.finish(text))
+      : weightedConversation(template, row, this.#options)
+    checkCallsRendered(template, row)
+    return texts
   }
 
   #text(row: TextRow): WeightedText {

@@ -37,6 +37,8 @@ export class Tally {
   droppedTokens = 0
   droppedSupervisedTokens = 0
   readonly truncated = new Dropped()
+  /** Conversations whose turns without content had to be given an empty one. */
+  readonly filled = new Dropped()
   truncatedTokens = 0
   truncatedSupervisedTokens = 0
   unstopped = 0
@@ -93,7 +95,7 @@ export class Tally {
       const message = `${count} of ${this.report.rows} rows dropped, ${reason}: ${shown}`
       return { code: 'WARN_ROWS_DROPPED', message }
     })
-    return [...this.warnings, ...dropped, ...this.#truncation(), ...this.#sharedTokens()]
+    return [...this.warnings, ...dropped, ...this.#truncation(), ...this.#fillings(), ...this.#sharedTokens()]
   }
 
   #truncation(): Warning[] {
@@ -104,6 +106,16 @@ export class Tally {
     const stops = this.unstopped > 0 ? `; ${this.unstopped} trained turns lost their stop token` : ''
     const message = `${count} rows cut to ${this.#maxLength} tokens, which lost ${lost}${stops}: ${shown}`
     return [{ code: 'WARN_ROWS_TRUNCATED', message }]
+  }
+
+  #fillings(): Warning[] {
+    const { count, examples } = this.filled
+    if (count === 0) return []
+    const shown = `${examples.join(', ')}${count > examples.length ? ', ...' : ''}`
+    const message =
+      `${count} conversations have turns that call tools and have no content, which the chat template refuses; they are ` +
+      `rendered with empty content, and have to be at inference: ${shown}`
+    return [{ code: 'WARN_EMPTY_CONTENT', message }]
   }
 
   #sharedTokens(): Warning[] {

@@ -11,6 +11,7 @@ import { RowProblem, visitStrings } from '../data/rows.ts'
 import { TunesmithError } from '../errors.ts'
 import { BLOCK_END, BLOCK_START } from './jinja.ts'
 import type { ChatTemplate } from './template.ts'
+import { remedy } from './tool-calls.ts'
 
 /** Characters [start, end) in UTF-16 units of the rendering that belong to turn `turn` (index into messages). */
 export interface Span {
@@ -263,9 +264,7 @@ class Renderer {
   }
 
   #refusal(error: unknown): RowProblem {
-    // Most templates add up text and cannot add null, which chat APIs give for a turn that only calls tools.
-    const silent = this.#conversation.messages.findIndex(({ role, content }) => role === 'assistant' && content == null)
-    const hint = silent < 0 ? '' : `; messages[${silent}] has no content, try "content": ""`
+    const hint = remedy(this.#template, this.#conversation)
     return new RowProblem('messages', `the chat template refuses them: ${(error as Error).message}${hint}`)
   }
 
