@@ -5,8 +5,8 @@ import { type ChatTemplate, chooseTemplate } from '../chat/template.ts'
 import type { Tokenizer } from '../chat/tokenizer.ts'
 import { type WeightedText, weightedConversation, weightedText } from '../chat/weights.ts'
 import { type Conversation, isConversation, type TextRow } from '../data/conversation.ts'
+import { place } from '../data/source.ts'
 import { TunesmithError, type Warning } from '../errors.ts'
-import { place } from './example-set.ts'
 import type { PrepareOptions } from './prepared.ts'
 
 export class RowTexts {
