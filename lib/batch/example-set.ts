@@ -87,5 +87,3 @@ export class ExamplePool {
     return example
   }
 }
-
-export { place } from '../data/source.ts'

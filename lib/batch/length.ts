@@ -2,8 +2,9 @@
 import { type Truncated, type Truncation, truncate } from '../chat/truncate.ts'
 import type { WeightedTokens } from '../chat/weights.ts'
 import type { Source } from '../data/conversation.ts'
+import { place } from '../data/source.ts'
 import { TunesmithError } from '../errors.ts'
-import { countSupervised, place } from './example-set.ts'
+import { countSupervised } from './example-set.ts'
 import type { PrepareOptions } from './prepared.ts'
 import type { Tally } from './tally.ts'
 

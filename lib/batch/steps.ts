@@ -3,10 +3,11 @@
  * step, `batchTokens` fills each step to a budget; the last step of an epoch keeps what is left, however little.
  */
 
+import { place } from '../data/source.ts'
 import { TunesmithError } from '../errors.ts'
 import type { MicroBatch } from '../native/addon.ts'
 import { collate } from './collate.ts'
-import { conversationCount, type ExampleSet, place } from './example-set.ts'
+import { conversationCount, type ExampleSet } from './example-set.ts'
 import { packStep } from './pack.ts'
 import { type PackingSums, packingSums } from './packing.ts'
 

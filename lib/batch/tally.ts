@@ -4,8 +4,9 @@ import type { WeightedTokens } from '../chat/weights.ts'
 import { BadRows, EXAMPLES } from '../data/bad-rows.ts'
 import type { Source } from '../data/conversation.ts'
 import type { ReadReport } from '../data/read.ts'
+import { place } from '../data/source.ts'
 import type { Warning } from '../errors.ts'
-import { countSupervised, place } from './example-set.ts'
+import { countSupervised } from './example-set.ts'
 import type { DataCounts, PrepareOptions } from './prepared.ts'
 
 /** What a pass has counted, before it is known which conversations train. */

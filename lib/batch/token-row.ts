@@ -1,6 +1,6 @@
 /** Rows that come tokenised: nothing to render, only to check against tokenizer and options. */
 import type { Tokenizer } from '../chat/tokenizer.ts'
-import type { WeightedTokens } from '../chat/weights.ts'
+import type { TurnTokens, WeightedTokens } from '../chat/weights.ts'
 import type { TokenRow } from '../data/conversation.ts'
 import { RowProblem } from '../data/rows.ts'
 import { place } from '../data/source.ts'
@@ -33,6 +33,21 @@ export function weightedTokenRow(
     )
   }
   const scaled = Float32Array.from(ids, (_, index) => (weights?.[index] ?? 1) * weight)
+  const turns = weights ? runs(scaled) : []
   scaled[0] = 0
-  return { ids, weights: scaled, straddling: 0, turns: [] }
+  return { ids, weights: scaled, straddling: 0, turns }
+}
+
+/** What stands for the trained turns of such a row: tokens in a row that carry loss, the last of which ends the turn. */
+function runs(weights: Float32Array): TurnTokens[] {
+  const found: TurnTokens[] = []
+  for (let first = 0; first < weights.length; first++) {
+    const weight = weights[first]!
+    if (weight === 0) continue
+    let end = first + 1
+    while (end < weights.length && weights[end]! > 0) end++
+    found.push({ first, end, weight })
+    first = end
+  }
+  return found
 }

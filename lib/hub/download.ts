@@ -8,14 +8,13 @@ import { createReadStream } from 'node:fs'
 import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { basename, dirname, join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { downloadFile } from '@huggingface/hub'
 import { TunesmithError } from '../errors.ts'
 import type { RepoCache, RepoFile } from './cache.ts'
 import type { HubEnvironment } from './environment.ts'
 import { hubError, isTransient } from './errors.ts'
 import { type HubRef, refName } from './ref.ts'
-import { requestOptions } from './request.ts'
+import { pause, requestOptions } from './request.ts'
 
 /** Attempts in a row that bring nothing. */
 const ATTEMPTS = 5
@@ -84,7 +83,7 @@ async function download(partial: string, { ref, commit, file, hub }: Fetch, hook
       hooks.signal?.throwIfAborted()
       attempt = ((await sizeOf(partial)) ?? 0) > before ? 1 : attempt + 1
       if (!isTransient(error) || attempt >= ATTEMPTS) throw hubError(error, ref, hub, file.path)
-      await sleep(hub.retryDelay * 2 ** (attempt - 1), undefined, { ...(hooks.signal && { signal: hooks.signal }) })
+      await pause(attempt, hub, hooks.signal)
     }
   }
 }

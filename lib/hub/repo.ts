@@ -1,5 +1,4 @@
 /** A repository at one commit: what it holds, and its files in the cache, fetched where they are missing. */
-import { setTimeout as sleep } from 'node:timers/promises'
 import { datasetInfo, type ListFileEntry, listFiles, modelInfo } from '@huggingface/hub'
 import { TunesmithError, type Warning } from '../errors.ts'
 import { RepoCache, type RepoFile } from './cache.ts'
@@ -7,7 +6,7 @@ import { downloadBlob } from './download.ts'
 import type { HubEnvironment } from './environment.ts'
 import { hubError, isTransient, unreachable } from './errors.ts'
 import { type HubRef, refName } from './ref.ts'
-import { requestOptions } from './request.ts'
+import { pause, requestOptions } from './request.ts'
 
 export interface HubHooks {
   /** Bytes of all files that are being fetched. */
@@ -153,7 +152,7 @@ async function ask(ref: HubRef, hub: HubEnvironment, cache: RepoCache, hooks: Hu
       signal?.throwIfAborted()
       if (!isTransient(error)) throw hubError(error, ref, hub)
       if (attempt < ATTEMPTS) {
-        await sleep(hub.retryDelay * 2 ** (attempt - 1), undefined, { ...(signal && { signal }) })
+        await pause(attempt, hub, signal)
         continue
       }
       const failure = hubError(error, ref, hub) as TunesmithError

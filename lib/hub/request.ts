@@ -1,4 +1,5 @@
 /** How @huggingface/hub asks: with the signal of the run, and with failures of a busy server as errors of their own. */
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { HubEnvironment } from './environment.ts'
 
 /**
@@ -20,4 +21,14 @@ export function requestOptions({ endpoint, token }: HubEnvironment, signal: Abor
     throw new BusyError(response.status)
   }
   return { hubUrl: endpoint, fetch: request, ...(token && { accessToken: token }) }
+}
+
+/**
+ * Waits before attempt `attempt` + 1, longer each time.
+ *
+ * @throws the signal's reason
+ */
+export async function pause(attempt: number, { retryDelay }: HubEnvironment, signal: AbortSignal | undefined) {
+  await sleep(retryDelay * 2 ** (attempt - 1), undefined, { ...(signal && { signal }) }).catch(() => {})
+  signal?.throwIfAborted()
 }

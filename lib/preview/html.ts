@@ -1,5 +1,5 @@
 /** A preview as one HTML file that needs nothing else: no script, no font, no request. */
-import { place } from '../batch/example-set.ts'
+import { place } from '../data/source.ts'
 import type { Preview, PreviewExample, PreviewToken } from './preview.ts'
 import { shownBytes, tokenText, turnsOf, weightText } from './text.ts'
 

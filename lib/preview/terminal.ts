@@ -1,5 +1,5 @@
 /** A preview on a terminal: loss weights as background colours; in a pipe, what carries loss stands in brackets. */
-import { place } from '../batch/example-set.ts'
+import { place } from '../data/source.ts'
 import type { Preview, PreviewExample, PreviewToken } from './preview.ts'
 import { type Shown, shownBytes, type TurnTokens, turnsOf, weightText } from './text.ts'
 

@@ -1,7 +1,8 @@
 /** The optimizer steps of a run: while the native side computes one step, the next is packed here. */
-import { type ExampleSet, place } from '../batch/example-set.ts'
+import type { ExampleSet } from '../batch/example-set.ts'
 import type { PackingSums } from '../batch/packing.ts'
 import { buildStep, type Step } from '../batch/steps.ts'
+import { place } from '../data/source.ts'
 import { TunesmithError } from '../errors.ts'
 import type { NativeEngine } from '../native/addon.ts'
 import { type CourseStep, course } from './course.ts'

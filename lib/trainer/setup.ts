@@ -1,5 +1,5 @@
 /** Everything that comes before the first step: model, tokenizer, template, data, device and the plan of the run. */
-import { conversationCount, type ExampleSet, place } from '../batch/example-set.ts'
+import { conversationCount, type ExampleSet } from '../batch/example-set.ts'
 import { epochTokens, type MixturePart, mixtureParts, mostDrawn } from '../batch/mixture.ts'
 import { packingOf } from '../batch/packing.ts'
 import { prepare } from '../batch/prepare.ts'
@@ -16,6 +16,7 @@ import {
 } from '../checkpoint/open.ts'
 import { checkOutput } from '../checkpoint/output.ts'
 import { checkpointBytes } from '../checkpoint/save.ts'
+import { place } from '../data/source.ts'
 import { TunesmithError, type Warning } from '../errors.ts'
 import { localData, localModel } from '../hub/local.ts'
 import type { HubHooks } from '../hub/repo.ts'

@@ -89,6 +89,47 @@ def row(i):
     return result
 
 
+def write_encodings():
+    """Types and encodings that the rows above do not have."""
+    rows = [
+        {
+            "text": f"row {i} é😀" * (i % 3 + 1),
+            "flag": i % 3 == 0,
+            "small": i - 5,
+            "big": 10**15 + i,
+            "real": i / 8,
+            "words": ["a"] * (i % 4),
+            "deep": [[f"{i}"], [], ["x", "y"]] if i % 2 else [],
+            "map": {"k": i, "l": -i},
+            "part": {"a": "p", "b": [i]},
+        }
+        for i in range(40)
+    ]
+    for i in range(0, 40, 7):
+        rows[i].update(flag=None, small=None, words=None, deep=None, part=None)
+    types = {
+        "text": pa.large_string(),
+        "flag": pa.bool_(),
+        "small": pa.int8(),
+        "big": pa.uint64(),
+        "real": pa.float32(),
+        "words": pa.list_(pa.string()),
+        "deep": pa.list_(pa.list_(pa.string())),
+        "map": pa.map_(pa.string(), pa.int32()),
+        "part": pa.struct([("a", pa.string()), ("b", pa.list_(pa.int16()))]),
+    }
+    columns = {key: [list(row[key].items()) if key == "map" else row[key] for row in rows] for key in types}
+    table = pa.table({key: pa.array(columns[key], kind) for key, kind in types.items()})
+    flat = table.select(["text", "flag", "small", "big", "real"])
+    options = {"store_schema": False, "write_statistics": False, "row_group_size": 16}
+    pq.write_table(table, OUT / "types.parquet", compression="snappy", use_dictionary=False, **options)
+    delta = {"text": "DELTA_BYTE_ARRAY", "small": "DELTA_BINARY_PACKED", "big": "DELTA_BINARY_PACKED", "flag": "RLE", "real": "BYTE_STREAM_SPLIT"}
+    for name, version in [("delta", "1.0"), ("delta-v2", "2.0")]:
+        pq.write_table(flat, OUT / f"{name}.parquet", compression="zstd", use_dictionary=False, column_encoding=delta, data_page_version=version, **options)
+    pq.write_table(flat, OUT / "dictionary-v2.parquet", compression="gzip", data_page_version="2.0", **options)
+    (OUT / "types.json").write_text(json.dumps(rows, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
     rows = [row(i) for i in range(60)]
@@ -105,6 +146,7 @@ def main():
     (OUT / "expected.json").write_text(json.dumps(rows, ensure_ascii=False, separators=(",", ":")) + "\n")
     with pa.output_stream(str(OUT / "rows.jsonl.zst"), compression="zstd") as stream:
         stream.write("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows).encode())
+    write_encodings()
     with open(OUT / "rows.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "messages", "tools", "note"])

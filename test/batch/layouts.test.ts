@@ -110,6 +110,26 @@ describe('preparing rows of each layout', () => {
     ])
   })
 
+  it('cuts tokenised rows and completions where a trained run ends, and counts an end that is lost', async () => {
+    const row = {
+      input_ids: Array(120).fill(1),
+      labels: [...Array(20).fill(-100), ...Array(30).fill(1), -100, ...Array(69).fill(1)],
+    }
+    const file = await write('cut.jsonl', jsonl(row))
+    const turns = await prepare(options(file, { onTooLong: 'truncate-turns' }), tokenizer)
+    assert.deepEqual([turns.train.examples[0]!.ids.length, turns.counts.unstopped], [50, 0])
+    const right = await prepare(options(file, { onTooLong: 'truncate-right' }), tokenizer)
+    assert.equal(right.train.examples[0]!.ids.length, 100)
+    assert.equal(right.counts.unstopped, 1)
+    const completion = await write('completion.jsonl', jsonl({ prompt: 'a', completion: 'b'.repeat(120) }))
+    await assert.rejects(
+      prepare(options(completion, { onTooLong: 'truncate-turns' }), tokenizer),
+      failure('ERR_TOO_LONG'),
+    )
+    const cut = await prepare(options(completion, { onTooLong: 'truncate-right' }), tokenizer)
+    assert.equal(cut.counts.unstopped, 1)
+  })
+
   it('says as what each file was read', async () => {
     const file = await write('said.jsonl', jsonl(exchange('a', 'b'), exchange('c', 'd')))
     const { formats } = await prepare(options(file), tokenizer)

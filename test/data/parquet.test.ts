@@ -32,6 +32,26 @@ describe('Parquet', () => {
     })
   }
 
+  it('of other types and encodings is what pyarrow wrote', async () => {
+    type Row = Record<string, unknown>
+    const types: Row[] = JSON.parse(await readFile(golden('types.json'), 'utf8'))
+    const present = (row: Row, ...names: string[]) =>
+      Object.fromEntries(
+        Object.entries(row).filter(([key, value]) => value !== null && (names.length === 0 || names.includes(key))),
+      )
+    const values = async (name: string) => (await read(golden(name))).map(({ value }) => value)
+    assert.deepEqual(
+      await values('types.parquet'),
+      types.map((row) => present(row)),
+    )
+    for (const name of ['delta.parquet', 'delta-v2.parquet', 'dictionary-v2.parquet'])
+      assert.deepEqual(
+        await values(name),
+        types.map((row) => present(row, 'text', 'flag', 'small', 'big', 'real')),
+        name,
+      )
+  })
+
   it('and JSONL in zstd hold the same conversations', async () => {
     const table = await rows(golden('zstd.parquet'))
     const lines = await rows(golden('rows.jsonl.zst'))

@@ -329,6 +329,13 @@ describe('hub', () => {
     const signal = AbortSignal.timeout(30)
     await assert.rejects(fetchModel('org/tiny', { signal }, { ...hub, retryDelay: 10_000 }), { name: 'TimeoutError' })
     await assert.rejects(fetchModel('org/tiny', { signal: AbortSignal.abort(reason) }, hub), reason)
+    // In the pause before another attempt, too.
+    server.busy = { times: 100, only: /./ }
+    const waiting = AbortSignal.timeout(100)
+    await assert.rejects(
+      fetchDataset('org/chat', 'train', { signal: waiting }, { ...hub, retryDelay: 60_000 }),
+      (error) => error === waiting.reason,
+    )
   })
 
   it('comes after local paths, and both failures are told', async () => {
