@@ -13,6 +13,8 @@ import { BLOCK_END, BLOCK_START } from './jinja.ts'
 import type { ChatTemplate } from './template.ts'
 import { remedy } from './tool-calls.ts'
 
+const MARKS = new RegExp(`[${BLOCK_START}${BLOCK_END}]`, 'g')
+
 /** Characters [start, end) in UTF-16 units of the rendering that belong to turn `turn` (index into messages). */
 export interface Span {
   start: number
@@ -212,7 +214,7 @@ class Renderer {
 
   /** The blocks that this turn adds to those of the messages before it. */
   #tagged(index: number, text: string): Span[] {
-    const before = index === 0 ? 0 : this.#blocks(index).length
+    const before = index === 0 ? 0 : findBlocks(this.#marked(index)).blocks.length
     const spans = this.#blocks(index + 1).slice(before)
     const last = spans.at(-1)
     const ending = last ? text.slice(last.start, last.end).trimEnd() : ''
@@ -228,24 +230,8 @@ class Renderer {
     if (plain.includes(BLOCK_START) || plain.includes(BLOCK_END)) {
       throw new RowProblem('', 'contains the noncharacter U+FDD0 or U+FDD1, which marks generation blocks; remove it')
     }
-    const marked = this.#render(this.#conversation.messages.slice(0, count), true)
-    const blocks: { start: number; end: number }[] = []
-    let removed = 0
-    let start: number | undefined
-    let balanced = true
-    for (let at = 0; at < marked.length; at++) {
-      const character = marked[at]
-      if (character !== BLOCK_START && character !== BLOCK_END) continue
-      const position = at - removed++
-      balanced &&= (character === BLOCK_START) === (start === undefined)
-      if (character === BLOCK_START) {
-        start = position
-      } else {
-        if (start !== undefined && position > start) blocks.push({ start, end: position })
-        start = undefined
-      }
-    }
-    if (!balanced || start !== undefined || marked.replaceAll(BLOCK_START, '').replaceAll(BLOCK_END, '') !== plain) {
+    const { blocks, balanced, unmarked } = findBlocks(this.#marked(count))
+    if (!balanced || unmarked !== plain) {
       throw new TunesmithError(
         'ERR_TEMPLATE',
         `${this.place}: the {% generation %} tags of the chat template do not enclose output that can be told apart ` +
@@ -253,6 +239,10 @@ class Renderer {
       )
     }
     return blocks
+  }
+
+  #marked(count: number): string {
+    return this.#render(this.#conversation.messages.slice(0, count), true)
   }
 
   #render(messages: readonly Message[], marked = false): string {
@@ -281,6 +271,28 @@ class Renderer {
         `(${stops}): the model would never learn to stop. ${remedy}`,
     )
   }
+}
+
+/** The generation blocks of a marked rendering, in positions of the same text without the marks. Empty ones do not count. */
+function findBlocks(marked: string) {
+  const blocks: { start: number; end: number }[] = []
+  let unmarked = ''
+  let start: number | undefined
+  let balanced = true
+  let from = 0
+  for (const { index, 0: mark } of marked.matchAll(MARKS)) {
+    unmarked += marked.slice(from, index)
+    from = index + 1
+    balanced &&= (mark === BLOCK_START) === (start === undefined)
+    if (mark === BLOCK_START) {
+      start = unmarked.length
+    } else {
+      if (start !== undefined && unmarked.length > start) blocks.push({ start, end: unmarked.length })
+      start = undefined
+    }
+  }
+  unmarked += marked.slice(from)
+  return { blocks, balanced: balanced && start === undefined, unmarked }
 }
 
 export function commonPrefix(a: string, b: string): number {

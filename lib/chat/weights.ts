@@ -127,10 +127,7 @@ export interface TurnTokens {
 export function weighTokens(weighted: WeightedText, encoding: Encoding, tokenizer: Tokenizer): WeightedTokens {
   const { prefix, suffix, base, baseFrom, spans, scale } = weighted
   const inner = encoding.ids
-  const ids = new Int32Array(prefix.length + inner.length + suffix.length)
-  ids.set(prefix)
-  ids.set(inner, prefix.length)
-  ids.set(suffix, prefix.length + inner.length)
+  const ids = prefix.length + suffix.length === 0 ? inner : surrounded(prefix, inner, suffix)
   const { bos } = tokenizer
   if (bos && ids[0] === bos.id && ids[1] === bos.id) {
     throw new RowProblem('', `the text starts with ${bos.text} twice; the template or the row writes it once too often`)
@@ -168,4 +165,12 @@ function addTurn(turns: TurnTokens[], found: TurnTokens): void {
   }
   known.first = Math.min(known.first, found.first)
   known.end = Math.max(known.end, found.end)
+}
+
+function surrounded(prefix: readonly number[], inner: Int32Array, suffix: readonly number[]): Int32Array {
+  const ids = new Int32Array(prefix.length + inner.length + suffix.length)
+  ids.set(prefix)
+  ids.set(inner, prefix.length)
+  ids.set(suffix, prefix.length + inner.length)
+  return ids
 }

@@ -1,6 +1,7 @@
 /** `tunesmith preview CONFIG`: conversations as training will see them, every token with its loss weight. */
 import { writeFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
+import { verdictOf } from '../chat/doctor.ts'
 import { TunesmithError } from '../errors.ts'
 import { htmlPreview } from '../preview/html.ts'
 import { jsonPreview } from '../preview/json.ts'
@@ -77,8 +78,8 @@ async function writePage(file: string, page: string): Promise<void> {
   }
 }
 
-/** What stands under the conversations: tokens per role, the template, and what became of the rows. */
-export function summaryTable({ roles, template, formats, counts }: Preview): string {
+/** What stands under the conversations: tokens per role, the template, and what became of the rows; the doctor's verdict. */
+export function summaryTable({ roles, template, doctor, formats, counts }: Preview): string {
   const total = roles.reduce((sum, { tokens }) => sum + tokens, 0)
   return table([
     ['Tokens of these rows, and those with loss'],
@@ -93,6 +94,10 @@ export function summaryTable({ roles, template, formats, counts }: Preview): str
       ({ reason, count: rows, examples }) => ['dropped', `${count(rows)}: ${reason} (${examples.join(', ')})`] as const,
     ),
     ['chat template', template],
+    ...(doctor.length > 0 ? [[`Template doctor: ${verdictOf(doctor)}`] as const] : []),
+    ...doctor.map(
+      ({ check, verdict, detail }) => [check, verdict === 'ok' ? detail : `${verdict}: ${detail}`] as const,
+    ),
   ])
 }
 

@@ -1,4 +1,5 @@
 /** A preview as one HTML file that needs nothing else: no script, no font, no request. */
+import { verdictOf } from '../chat/doctor.ts'
 import { place } from '../data/source.ts'
 import type { Preview, PreviewExample, PreviewToken } from './preview.ts'
 import { shownBytes, tokenText, turnsOf, weightText } from './text.ts'
@@ -34,6 +35,7 @@ export function htmlPreview(preview: Preview): string {
     ...preview.examples.map(exampleHtml),
     '<h2>Tokens per role</h2>',
     roleTable(preview),
+    ...doctorHtml(preview),
     ...preview.formats.map(
       ({ file, format, evidence }) => `<p>${escaped(file)}: read as ${escaped(format)}, ${escaped(evidence)}</p>`,
     ),
@@ -81,6 +83,15 @@ function tokenHtml({ id, weight, bytes, special }: PreviewToken, first: boolean)
 function weightClass(weight: number): string {
   if (weight === 0) return ''
   return weight < 1 ? 'low' : weight === 1 ? 'one' : 'high'
+}
+
+function doctorHtml({ doctor }: Preview): string[] {
+  if (doctor.length === 0) return []
+  const rows = doctor.map(
+    ({ check, verdict, detail }) =>
+      `<tr><td>${escaped(check)}</td><td>${escaped(verdict)}</td><td>${escaped(detail)}</td></tr>`,
+  )
+  return [`<h2>Template doctor: ${verdictOf(doctor)}</h2>`, `<table>${rows.join('\n')}</table>`]
 }
 
 function roleTable({ roles }: Preview): string {

@@ -5,10 +5,11 @@
 import { countSupervised } from '../batch/example-set.ts'
 import { Pass, type SeenRow } from '../batch/pass.ts'
 import type { DataCounts, PrepareOptions } from '../batch/prepared.ts'
+import { type Finding, templateDoctor } from '../chat/doctor.ts'
 import type { ChatTemplate } from '../chat/template.ts'
 import { TokenBytes } from '../chat/token-bytes.ts'
 import type { Tokenizer } from '../chat/tokenizer.ts'
-import type { Source } from '../data/conversation.ts'
+import { isConversation, type Source } from '../data/conversation.ts'
 import type { FileFormat } from '../data/read.ts'
 import { TunesmithError, type Warning } from '../errors.ts'
 import { rolesOfTokens, type Turn } from './roles.ts'
@@ -20,6 +21,8 @@ export interface Preview {
   roles: RoleTotal[]
   /** Where the chat template comes from: 'model', a built-in name or a file; 'none' for plain text. */
   template: string
+  /** What the template doctor says of the template with these rows; empty where none is a conversation. */
+  doctor: Finding[]
   /** As what each file was read, and why. */
   formats: FileFormat[]
   /** What became of the rows looked at. */
@@ -82,7 +85,25 @@ export async function previewData(
     return { id, weight, bytes: bytes.of(id), special: special.has(id), turn }
   }
   const examples = seen.flatMap((row) => examplesOf(row, pass.template, describe))
-  return { examples, roles: roleTotals(examples), template: pass.template?.name ?? 'none', formats, counts, warnings }
+  return {
+    examples,
+    roles: roleTotals(examples),
+    template: pass.template?.name ?? 'none',
+    doctor: await examine(seen, pass.template, tokenizer, options),
+    formats,
+    counts,
+    warnings,
+  }
+}
+
+async function examine(
+  seen: readonly SeenRow[],
+  template: ChatTemplate | undefined,
+  tokenizer: Tokenizer,
+  options: PrepareOptions,
+): Promise<Finding[]> {
+  const rows = seen.map(({ row }) => row).filter(isConversation)
+  return template ? templateDoctor({ template, tokenizer, rows, options }) : []
 }
 
 function examplesOf(

@@ -43,6 +43,10 @@ const preview: Preview = {
     { role: 'assistant', tokens: 7, supervisedTokens: 5 },
   ],
   template: 'model',
+  doctor: [
+    { check: 'stop token', verdict: 'ok', detail: 'every turn ends in <|end|>' },
+    { check: 'bos', verdict: 'warning', detail: 'twice' },
+  ],
   formats: [{ file: 'chat<1>.jsonl', format: 'messages', evidence: 'has "messages" & more' }],
   counts: {
     rows: 1,
@@ -135,6 +139,7 @@ describe('preview as HTML', () => {
     assert.ok(!page.includes('<b>') && !page.includes('<script') && !page.includes('chat<1>'))
     assert.ok(page.includes('chat&lt;1&gt;.jsonl:3') && page.includes('beware of &lt;script&gt;'))
     assert.doesNotMatch(page, /(src|href)=|url\(|@import|https?:/)
+    assert.ok(page.includes('Template doctor: warning') && page.includes('every turn ends in &lt;|end|&gt;'))
     assert.ok(page.includes('read as messages, has &quot;messages&quot; &amp; more'))
     assert.ok(page.includes("default-src 'none'"))
   })
@@ -214,6 +219,7 @@ describe('tunesmith preview', () => {
     assert.match(stdout, /rows +3\n/)
     assert.match(stdout, /format +messages, .+"messages".+chat\.jsonl/)
     assert.match(stdout, /chat template +chatml/)
+    assert.match(stdout, /Template doctor: (ok|warning)\n {2}rendering +all 3 rows/)
     assert.match(stderr, /WARN_TEMPLATE_FALLBACK/)
   })
 
