@@ -76,6 +76,18 @@ export function requireText(value: unknown, field: string): string {
   return value
 }
 
+/**
+ * Text that a row may leave out: '' where it is absent, null or blank.
+ *
+ * @throws RowProblem where `value` is something else than text
+ */
+export function optionalText(value: unknown, field: string): string {
+  if (value === undefined || value === null) return ''
+  if (typeof value !== 'string') throw new RowProblem(field, `expected text, found ${kind(value)}`)
+  checkText(value, field)
+  return value.trim() === '' ? '' : value
+}
+
 /** @throws RowProblem where `value` is neither absent (undefined or null) nor a loss weight. */
 export function optionalWeight(value: unknown, field: string): number | undefined {
   if (value === undefined || value === null) return undefined

@@ -220,6 +220,18 @@ Memory
     )
   })
 
+  it('counts the layouts of many files, and says what a mixture draws', () => {
+    const formats = Array.from({ length: 7 }, (_, i) => ({
+      file: `/data/${i}.jsonl`,
+      format: i < 5 ? 'sharegpt' : 'text',
+      evidence: 'not shown',
+    }))
+    const part = { path: '/data/*.jsonl', proportion: 0.25, conversations: 4000, drawnPerEpoch: 1000, neverDrawn: 0 }
+    const table = planTable({ ...plan, formats, mixture: [part] })
+    assert.match(table, /\n {2}format {11}sharegpt \(5 files\)\n {2}format {11}text \(2 files\)\n/)
+    assert.match(table, /\n {2}per epoch {8}1,000 from the 4,000 of \*\.jsonl \(proportion 0\.25\)\n/)
+  })
+
   it('formats bytes and times of every size', () => {
     assert.deepEqual([0, 999, 1000, 1536, 20 * 2 ** 20, 300 * 2 ** 30].map(bytes), [
       '0 B',

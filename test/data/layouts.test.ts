@@ -71,7 +71,7 @@ describe('layouts', () => {
 
   it('of conversations may have roles and contents, and no tools', async () => {
     const { messages } = exchange('Hi', 'Hello')
-    assert.deepEqual(await convert({ conversations: messages, tools: '[]', system: '' }), { messages })
+    assert.deepEqual(await convert({ conversations: messages, tools: '[]', system: ' ' }), { messages })
     assert.deepEqual(await convert({ conversations: [question, answer], tools: '' }), { messages })
   })
 
@@ -165,6 +165,11 @@ describe('layouts', () => {
       'a call without arguments',
       { conversations: [question, { from: 'function_call', value: '{"name": "a"}' }] },
       'conversations[1].value: expected JSON of { name, arguments }',
+    ],
+    [
+      'a system text of a wrong type',
+      { conversations: [question, answer], system: ['a'] },
+      'system: expected text, found a list',
     ],
     [
       'both pairs of keys',

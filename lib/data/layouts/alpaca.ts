@@ -4,7 +4,7 @@
  * pairs of texts, which carry loss as every assistant turn does.
  */
 import type { Message } from '../conversation.ts'
-import { checkText, kind, optionalWeight, RowProblem, requireText } from '../rows.ts'
+import { kind, optionalText, optionalWeight, RowProblem, requireText } from '../rows.ts'
 import type { Layout } from './layout.ts'
 import { wrappedTools } from './message.ts'
 
@@ -32,14 +32,6 @@ export const alpaca: Layout = {
     const weight = optionalWeight(row.weight, 'weight')
     return { messages, ...(tools && { tools }), ...(weight !== undefined && { weight }), source }
   },
-}
-
-/** Absent, null and blank are the same here: '' */
-function optionalText(value: unknown, field: string): string {
-  if (value === undefined || value === null) return ''
-  if (typeof value !== 'string') throw new RowProblem(field, `expected text, found ${kind(value)}`)
-  checkText(value, field)
-  return value.trim() === '' ? '' : value
 }
 
 function history(value: unknown): [string, string][] {

@@ -4,7 +4,7 @@
  * messages.
  */
 import type { Message, Role, ToolCall } from '../conversation.ts'
-import { isObject, type Json, kind, optionalWeight, parseJson, RowProblem, requireText, shown } from '../rows.ts'
+import { isObject, type Json, kind, optionalText, optionalWeight, parseJson, RowProblem, shown } from '../rows.ts'
 import type { Layout } from './layout.ts'
 import { requireAssistant, turns, wrappedTools } from './message.ts'
 
@@ -43,12 +43,11 @@ export const sharegpt: Layout = {
     // Once translated, turns are checked as every message is; positions and the field's name stay those of the row.
     const messages = turns(written, 'conversations')
     requireAssistant(messages, 'conversations')
-    if (typeof row.system === 'string' && row.system !== '') {
+    const system = optionalText(row.system, 'system')
+    if (system !== '') {
       if (messages[0]!.role === 'system')
         throw new RowProblem('system', 'is given here and as the first turn; keep one')
-      messages.unshift({ role: 'system', content: requireText(row.system, 'system') })
-    } else if (row.system !== undefined && row.system !== null && row.system !== '') {
-      throw new RowProblem('system', `expected text, found ${kind(row.system)}`)
+      messages.unshift({ role: 'system', content: system })
     }
     const tools = wrappedTools(row.tools)
     const weight = optionalWeight(row.weight, 'weight')
