@@ -1,7 +1,8 @@
 /**
  * A look at the pages of a column chunk before hyparquet decodes them. It trusts the lengths it reads: a run that claims
  * to repeat a value two thousand million times makes its arrays grow until V8 ends the process, which no handler catches
- * (found by scripts/fuzz/readers.ts). Here such lengths are found and refused; everything else it refuses by itself.
+ * (found by scripts/fuzz/readers.ts). Here such lengths are found and refused; everything else it refuses by itself. Its
+ * inner modules are used for that, so package.json names one version of it exactly.
  */
 import type { AsyncBuffer, ColumnMetaData, FileMetaData, PageHeader, RowGroup, SchemaTree } from 'hyparquet'
 import { parquetHeader } from 'hyparquet/src/column.js'
