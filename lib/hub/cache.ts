@@ -56,7 +56,8 @@ export class RepoCache {
   /** What the repository holds at `commit`; undefined where it was never listed. */
   async knownFiles(commit: string): Promise<RepoFile[] | undefined> {
     try {
-      return JSON.parse(await readFile(this.#listing(commit), 'utf8')) as RepoFile[]
+      const files: unknown = JSON.parse(await readFile(this.#listing(commit), 'utf8'))
+      return Array.isArray(files) ? (files as RepoFile[]) : undefined
     } catch {
       return undefined
     }
