@@ -2,7 +2,7 @@
 import { readdir, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { TunesmithError } from '../errors.ts'
-import { checkContainer, containerOf } from './containers/index.ts'
+import { checkContainer, containerOf } from './containers/names.ts'
 import { glob, MAGIC } from './glob.ts'
 import type { RowFormat } from './layouts/layout.ts'
 

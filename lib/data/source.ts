@@ -1,5 +1,5 @@
 /** How messages name the place of a row. */
-import { containerOf } from './containers/index.ts'
+import { containerOf } from './containers/names.ts'
 import type { Source } from './conversation.ts'
 
 /** `file:line`; where a file has no lines that an editor would show, `file row 12`. */

@@ -1,7 +1,7 @@
 /** A dataset by its hub id: the files of one side, in the cache. */
 import { readFile } from 'node:fs/promises'
 import { parse } from 'yaml'
-import { containerOf } from '../data/containers/index.ts'
+import { containerOf } from '../data/containers/names.ts'
 import { globExpression } from '../data/glob.ts'
 import { TunesmithError } from '../errors.ts'
 import { hubEnvironment } from './environment.ts'

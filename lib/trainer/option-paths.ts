@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs'
 import { isAbsolute, resolve } from 'node:path'
 import { BUILTIN_NAMES } from '../chat/builtin-templates.ts'
-import { containerOf } from '../data/containers/index.ts'
+import { containerOf } from '../data/containers/names.ts'
 import { isHubUri, parseHubRef, type RepoType } from '../hub/ref.ts'
 
 /** Chat templates that are names and not files. */

@@ -5,7 +5,8 @@ import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { createGzip, gzipSync } from 'node:zlib'
 import { readText } from '../../lib/data/containers/bytes.ts'
-import { checkContainer, readContainer } from '../../lib/data/containers/index.ts'
+import { readContainer } from '../../lib/data/containers/index.ts'
+import { checkContainer } from '../../lib/data/containers/names.ts'
 import { exchange, failure, jsonl, rows, temporaryFolder } from './helpers.ts'
 
 /** zstd of `text` in raw blocks (RFC 8878): Node of this version has no compressor, and the format needs none. */
