@@ -42,7 +42,7 @@ export async function* readJson(
   frame.end()
 }
 
-/** The first chunk that is not blank, and all chunks. */
+/** The first chunk, and all of them. */
 async function startOf(chunks: AsyncIterable<Buffer>): Promise<[Buffer, AsyncIterable<Buffer>]> {
   const iterator = chunks[Symbol.asyncIterator]()
   const first = await iterator.next()
