@@ -197,7 +197,7 @@ function toolCalls(examined: readonly Examined[]): Finding {
       for (const call of message.tool_calls ?? []) {
         calls++
         const { name } = call.function
-        if (!all.includes(name))
+        if (!all.includes(name) && !all.includes(JSON.stringify(name).slice(1, -1)))
           faults.push({
             row,
             fault: `the template does not write the call of ${name} in messages[${index}]: use one that knows tools`,
@@ -239,11 +239,12 @@ function trainedShare(examined: readonly Examined[], { options }: Patient): Find
   return { check, verdict: 'ok', detail }
 }
 
-/** The checkpoint gets one template; alone, it must render what training rendered. */
+/** What the checkpoint gets: the model's own templates where they were used as they are, else the default one alone. */
 function exportedTemplate(examined: readonly Examined[], { template, tokenizer }: Patient): Finding {
+  const untouched = template.source === tokenizer.chatTemplates.get('default')
   const alone = new ChatTemplate(tokenizer, {
     name: 'exported',
-    sources: new Map([['default', template.source]]),
+    sources: untouched ? tokenizer.chatTemplates : new Map([['default', template.source]]),
     now: template.now,
   })
   const faults = examined.flatMap(({ row, problem }) => {

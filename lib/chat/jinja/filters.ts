@@ -2,8 +2,9 @@
  * Jinja's filters. Left out are those that make HTML (escape, urlize, xmlattr, striptags); `safe` is the text itself.
  * Each takes the value, then the arguments as the template gives them.
  */
+import { checkList, checkText } from './limits.ts'
 import { capitalize, replace, strip } from './methods.ts'
-import { checkLength, concatenate, OPERATORS, percentFormat } from './operators.ts'
+import { concatenate, OPERATORS, percentFormat } from './operators.ts'
 import { findTest } from './tests.ts'
 import { toJson } from './tojson.ts'
 import {
@@ -130,13 +131,18 @@ function join(value: Value, args: Value[], keywords: Keywords): string {
   return out
 }
 
+function spaces(count: number): string {
+  checkText(Math.max(0, count))
+  return ' '.repeat(Math.max(0, count))
+}
+
 function indent(value: Value, args: Value[], keywords: Keywords): string {
   const width = given(args, keywords, 0, 'width', 4)
   const first = truthy(given(args, keywords, 1, 'first', false))
   const blank = truthy(given(args, keywords, 2, 'blank', false))
-  const prefix = typeof width === 'string' ? width : ' '.repeat(Number(width))
+  const prefix = typeof width === 'string' ? width : spaces(Number(width))
   const [head, ...lines] = text(value).split('\n')
-  checkLength(prefix.length * lines.length)
+  checkText(prefix.length * lines.length)
   const rest = lines.map((line) => (blank || line !== '' ? prefix + line : line))
   return [first ? prefix + head : head, ...rest].join('\n')
 }
@@ -194,9 +200,15 @@ function toEven(number: number, precision: number): number {
   return isHalf ? Math.sign(number) * Number(digits.slice(0, cut)) : Number(number.toFixed(precision))
 }
 
+function atLeast1(value: Value, filter: string): number {
+  if (isInteger(value) && Number(value) >= 1) return Number(value)
+  throw new Error(`${filter} needs a number of at least 1`)
+}
+
 function slices(value: Value, args: Value[], keywords: Keywords): Value {
   const items = iterate(value)
-  const count = Number(given(args, keywords, 0, 'slices', 1))
+  const count = atLeast1(given(args, keywords, 0, 'slices', 1), 'slice')
+  checkList(count)
   const fill = given(args, keywords, 1, 'fill_with', null)
   const each = Math.floor(items.length / count)
   const longer = items.length % count
@@ -209,7 +221,8 @@ function slices(value: Value, args: Value[], keywords: Keywords): Value {
 }
 
 function batch(value: Value, args: Value[], keywords: Keywords): Value {
-  const size = Number(given(args, keywords, 0, 'linecount', 1))
+  const size = atLeast1(given(args, keywords, 0, 'linecount', 1), 'batch')
+  checkList(size)
   const fill = given(args, keywords, 1, 'fill_with', null)
   const items = iterate(value)
   const rows: Value[][] = []
@@ -344,7 +357,7 @@ const FILTERS: Record<string, Filter> = {
     const missing =
       Number(given(args, keywords, 0, 'width', 80)) - (SURROGATE.test(parts) ? characters(parts).length : parts.length)
     const before = missing > 0 ? Math.floor(missing / 2) : 0
-    return ' '.repeat(before) + parts + ' '.repeat(Math.max(0, missing - before))
+    return spaces(before) + parts + spaces(missing - before)
   },
 }
 FILTERS.d = FILTERS.default!

@@ -4,6 +4,7 @@
  * made by a template, a Map. Rows are read where they are: nothing is converted before rendering.
  */
 import { NUMBERS, orderedKeys } from '../../data/exact-json.ts'
+import { checkList } from './limits.ts'
 
 /** Anything of the above, a function, a Namespace or a Loop. */
 export type Value = unknown
@@ -173,7 +174,9 @@ export function dictKeys(dict: Dict): Value[] {
 }
 
 export function dictItems(dict: Dict): Tuple[] {
-  return dictKeys(dict).map((key) => tuple(key, dictGet(dict, key)))
+  const keys = dictKeys(dict)
+  checkList(keys.length)
+  return keys.map((key) => tuple(key, dictGet(dict, key)))
 }
 
 /** A number as its row spells it, where JavaScript's own number says less. */
@@ -216,10 +219,20 @@ export function lengthOf(value: Value): number {
 
 /** @throws Error where it cannot be iterated */
 export function iterate(value: Value): readonly Value[] {
-  if (Array.isArray(value)) return listItems(value)
   if (value === undefined) return []
-  if (typeof value === 'string') return characters(value)
-  if (isDict(value)) return dictKeys(value)
+  if (Array.isArray(value)) {
+    checkList(value.length)
+    return listItems(value)
+  }
+  if (typeof value === 'string') {
+    checkList(value.length)
+    return characters(value)
+  }
+  if (isDict(value)) {
+    const keys = dictKeys(value)
+    checkList(keys.length)
+    return keys
+  }
   throw new Error(`'${typeName(value)}' object is not iterable`)
 }
 
@@ -233,10 +246,13 @@ export function equal(a: Value, b: Value): boolean {
   if (typeof a !== 'object' || typeof b !== 'object' || a === null || b === null) return false
   if (Array.isArray(a) || Array.isArray(b)) {
     if (!Array.isArray(a) || !Array.isArray(b) || a.constructor !== b.constructor) return false
-    return a.length === b.length && a.every((_, index) => equal(listItem(a, index), listItem(b, index)))
+    if (a.length !== b.length) return false
+    checkList(a.length)
+    return a.every((_, index) => equal(listItem(a, index), listItem(b, index)))
   }
   if (!isDict(a) || !isDict(b)) return false
   const keys = dictKeys(a)
+  checkList(keys.length)
   return (
     keys.length === dictKeys(b).length &&
     keys.every((key) => dictHas(b, key) && equal(dictGet(a, key), dictGet(b, key)))
@@ -307,7 +323,10 @@ export function repr(value: Value): string {
   if (value instanceof Float) return reprFloat(value.value)
   if (value instanceof Tuple) return `(${value.map(repr).join(', ')}${value.length === 1 ? ',' : ''})`
   if (value instanceof Range) return reprRange(value)
-  if (Array.isArray(value)) return `[${listItems(value).map(repr).join(', ')}]`
+  if (Array.isArray(value)) {
+    checkList(value.length)
+    return `[${listItems(value).map(repr).join(', ')}]`
+  }
   if (value === undefined) return 'Undefined'
   if (isDict(value))
     return `{${dictItems(value)
