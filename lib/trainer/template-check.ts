@@ -1,6 +1,6 @@
 /** The template doctor as a run meets it: on the first conversations of the training data, before anything is trained. */
 import type { PrepareOptions } from '../batch/prepared.ts'
-import { type Finding, templateDoctor } from '../chat/doctor.ts'
+import { type Check, type Finding, templateDoctor } from '../chat/doctor.ts'
 import type { ChatTemplate } from '../chat/template.ts'
 import type { Tokenizer } from '../chat/tokenizer.ts'
 import { embeddingRows } from '../checkpoint/embedding.ts'
@@ -10,6 +10,9 @@ import { type Conversation, isConversation } from '../data/conversation.ts'
 import { resolveFiles } from '../data/paths.ts'
 import { readRows } from '../data/read.ts'
 import { TunesmithError, type Warning } from '../errors.ts'
+
+/** What preparation has checked on every row. */
+const CHECKED_BEFORE: readonly Check[] = ['rendering', 'tool calls', 'trained share']
 
 /** Conversations that are looked at. */
 const SAMPLE_ROWS = 64
@@ -36,13 +39,13 @@ export async function examineTemplate(
 }
 
 /**
- * The findings as a run takes them: errors end it, warnings are told. What does not render is for data.onBadRow to
- * decide, and how much is trained has been checked over all rows.
+ * The findings as a run takes them: errors end it, warnings are told. Rows that do not render, or not all of their tool
+ * calls, are for data.onBadRow to decide, and how much is trained has been checked over all rows.
  *
  * @throws TunesmithError `ERR_TEMPLATE_DOCTOR`
  */
 export function judgeFindings(findings: readonly Finding[]): Warning[] {
-  const seen = findings.filter(({ check }) => check !== 'rendering' && check !== 'trained share')
+  const seen = findings.filter(({ check }) => !CHECKED_BEFORE.includes(check))
   const errors = seen.filter(({ verdict }) => verdict === 'error')
   if (errors.length > 0) {
     const list = errors.map(({ check, detail }) => `${check}: ${detail}`).join('\n')

@@ -1,33 +1,43 @@
 import assert from 'node:assert/strict'
-import { existsSync, writeFileSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Trainer, type TunesmithError } from '../../lib/index.ts'
 import { judgeFindings } from '../../lib/trainer/template-check.ts'
-import { scratchFolder, tinyOptions } from './runs.ts'
+import { scratchFolder, tinyConfig, tinyOptions, tokenizer } from './runs.ts'
 
-const TURNS = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}"
+const TEMPLATE =
+  "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}" +
+  "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 
 describe('the template doctor in a run', () => {
-  it('ends one whose template does not write the tool calls of the data', async () => {
+  it('ends one whose checkpoint would render something else', async () => {
     const folder = scratchFolder()
-    const template = join(folder, 'no-tools.jinja')
-    writeFileSync(template, `${TURNS}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}`)
-    const call = { type: 'function', function: { name: 'look_up', arguments: { word: 'tea' } } }
+    const source = join(folder, 'tokenizer')
+    mkdirSync(source)
+    copyFileSync(join(tokenizer, 'tokenizer.json'), join(source, 'tokenizer.json'))
+    const config = JSON.parse(readFileSync(join(tokenizer, 'tokenizer_config.json'), 'utf8'))
+    const templates = [
+      { name: 'default', template: TEMPLATE },
+      { name: 'tool_use', template: `{{ 'Tools.' }}${TEMPLATE}` },
+    ]
+    writeFileSync(join(source, 'tokenizer_config.json'), JSON.stringify({ ...config, chat_template: templates }))
     const messages = [
       { role: 'user', content: 'What is tea?' },
-      { role: 'assistant', content: 'Let me see.', tool_calls: [call] },
-      { role: 'tool', content: 'A drink.' },
       { role: 'assistant', content: 'A drink.' },
     ]
     const data = join(folder, 'tools.jsonl')
-    writeFileSync(data, `${JSON.stringify({ messages })}\n`)
-    const trainer = new Trainer(tinyOptions(folder, { data: { train: data }, chatTemplate: template, cache: false }))
-    await assert.rejects(trainer.fit(), (error: TunesmithError) => {
+    writeFileSync(data, `${JSON.stringify({ messages, tools: [{ type: 'function', function: { name: 'f' } }] })}\n`)
+    const model = { config: tinyConfig, tokenizer: source, init: 'random' } as const
+    const trainer = (templateVariables: Record<string, unknown>) =>
+      new Trainer(tinyOptions(folder, { model, data: { train: data }, templateVariables, cache: false }))
+    // With variables the checkpoint gets one template of its own, and the one for tools is left behind.
+    await assert.rejects(trainer({ x: 1 }).fit(), (error: TunesmithError) => {
       assert.equal(error.code, 'ERR_TEMPLATE_DOCTOR')
-      assert.match(error.message, /tool calls: .*tools\.jsonl:1.*look_up in messages\[1\]/)
+      assert.match(error.message, /exported template: .*tools\.jsonl:1/)
       return true
     })
     assert.ok(!existsSync(join(folder, 'out', 'model.safetensors')))
+    assert.equal((await trainer({}).plan()).conversations, 1)
   })
 
   it('leaves rendering and shares to the checks over all rows, and tells the rest', () => {
@@ -40,7 +50,7 @@ describe('the template doctor in a run', () => {
       detail: 'x',
     })
     assert.deepEqual(
-      judgeFindings([finding('rendering', 'error'), finding('trained share', 'error'), finding('bos', 'ok')]),
+      judgeFindings([finding('rendering', 'error'), finding('tool calls', 'error'), finding('bos', 'ok')]),
       [],
     )
     assert.deepEqual(judgeFindings([finding('bos', 'warning')]), [
