@@ -42,7 +42,7 @@ export interface Patient {
   rows: readonly Conversation[]
   options: WeightOptions
   /** Rows of the embedding matrix by id; without it untrained and equal control tokens cannot be told. */
-  embedding?: EmbeddingReader
+  embedding?: EmbeddingReader | undefined
 }
 
 /** Trained shares outside these are unusual for conversations. */

@@ -28,7 +28,7 @@ import { chooseDevice, type Device } from './device.ts'
 import type { PrepareEvent, TrainingPlan } from './events.ts'
 import type { ResolvedOptions } from './options.ts'
 import { type Schedule, warmupStepsOf } from './schedule.ts'
-import { examineTemplate, judgeFindings } from './template-check.ts'
+import { embeddingReader, examineTemplate, judgeFindings } from './template-check.ts'
 
 export interface Setup {
   options: ResolvedOptions
@@ -177,9 +177,9 @@ export async function previewRows(
   signal?: AbortSignal,
 ): Promise<Preview> {
   const hub = hubHooks(report, signal)
-  const { model, tokenizer } = await openBase(options, hub)
+  const { model, checkpoint, tokenizer } = await openBase(options, hub)
   const prepared = { ...options, data: await localFiles(options, hub), maxLength: maxLengthOf(options, model) }
-  const preview = await previewData(prepared, tokenizer, rows, signal)
+  const preview = await previewData(prepared, tokenizer, rows, { signal, embedding: embeddingReader(checkpoint) })
   for (const warning of preview.warnings) report.warning(warning)
   return preview
 }

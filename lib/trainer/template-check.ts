@@ -1,6 +1,7 @@
 /** The template doctor as a run meets it: on the first conversations of the training data, before anything is trained. */
 import type { PrepareOptions } from '../batch/prepared.ts'
 import { type Check, type Finding, templateDoctor } from '../chat/doctor.ts'
+import type { EmbeddingReader } from '../chat/doctor-embedding.ts'
 import type { ChatTemplate } from '../chat/template.ts'
 import type { Tokenizer } from '../chat/tokenizer.ts'
 import { embeddingRows } from '../checkpoint/embedding.ts'
@@ -34,8 +35,13 @@ export async function examineTemplate(
     tokenizer,
     rows,
     options,
-    ...(checkpoint && { embedding: (ids: readonly number[]) => embeddingRows(checkpoint, ids) }),
+    embedding: embeddingReader(checkpoint),
   })
+}
+
+/** Undefined where there are no weights. */
+export function embeddingReader(checkpoint: Checkpoint | undefined): EmbeddingReader | undefined {
+  return checkpoint && ((ids) => embeddingRows(checkpoint, ids))
 }
 
 /**
