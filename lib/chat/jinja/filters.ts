@@ -16,6 +16,7 @@ import {
   equal,
   Float,
   float,
+  Generator,
   integer,
   isDict,
   isFloat,
@@ -85,26 +86,26 @@ function predicate(args: Value[]): (value: Value) => boolean {
 function choose(keep: boolean): Filter {
   return (value, args) => {
     const holds = predicate(args)
-    return iterate(value).filter((item) => holds(item) === keep)
+    return new Generator(iterate(value).filter((item) => holds(item) === keep))
   }
 }
 
 function chooseByAttribute(keep: boolean): Filter {
   return (value, [attribute, ...args]) => {
     const holds = predicate(args)
-    return iterate(value).filter((item) => holds(path(item, attribute)) === keep)
+    return new Generator(iterate(value).filter((item) => holds(path(item, attribute)) === keep))
   }
 }
 
 function map(value: Value, args: Value[], keywords: Keywords): Value {
   if (args.length === 0 && keywords?.has('attribute')) {
     const otherwise = keywords.get('default')
-    return iterate(value).map((item) => path(item, keywords.get('attribute')) ?? otherwise)
+    return new Generator(iterate(value).map((item) => path(item, keywords.get('attribute')) ?? otherwise))
   }
   const name = text(args[0])
   const filter = findFilter(name)
   if (!filter) throw new Error(`No filter named '${name}'`)
-  return iterate(value).map((item) => filter(item, args.slice(1), keywords))
+  return new Generator(iterate(value).map((item) => filter(item, args.slice(1), keywords)))
 }
 
 function extreme(sign: 1 | -1): Filter {
@@ -213,11 +214,12 @@ function slices(value: Value, args: Value[], keywords: Keywords): Value {
   const each = Math.floor(items.length / count)
   const longer = items.length % count
   let at = 0
-  return Array.from({ length: count }, (_, index) => {
+  const parts = Array.from({ length: count }, (_, index) => {
     const part = items.slice(at, at + each + (index < longer ? 1 : 0))
     at += part.length
     return fill !== null && index >= longer && longer > 0 ? [...part, fill] : part
   })
+  return new Generator(parts)
 }
 
 function batch(value: Value, args: Value[], keywords: Keywords): Value {
@@ -229,19 +231,20 @@ function batch(value: Value, args: Value[], keywords: Keywords): Value {
   for (let at = 0; at < items.length; at += size) rows.push(items.slice(at, at + size))
   const last = rows.at(-1)
   while (fill !== null && last && last.length < size) last.push(fill)
-  return rows
+  return new Generator(rows)
 }
 
 function unique(value: Value, args: Value[], keywords: Keywords): Value {
   const caseSensitive = given(args, keywords, 0, 'case_sensitive', false)
   const attribute = given(args, keywords, 1, 'attribute', null)
   const seen: Value[] = []
-  return iterate(value).filter((item) => {
+  const first = iterate(value).filter((item) => {
     const key = sortKey(attribute === null ? item : path(item, attribute), caseSensitive)
     if (seen.some((other) => equal(other, key))) return false
     seen.push(key)
     return true
   })
+  return new Generator(first)
 }
 
 function groupBy(value: Value, args: Value[], keywords: Keywords): Value {
@@ -289,19 +292,22 @@ const FILTERS: Record<string, Filter> = {
       .join(''),
   length: lengthOf,
   count: lengthOf,
-  first: (value) => iterate(value)[0],
-  last: (value) => iterate(value).at(-1),
+  first: (value) => (value instanceof Generator ? value.next() : iterate(value)[0]),
+  last: (value) => {
+    if (value instanceof Generator) throw new Error("'generator' object is not reversible")
+    return iterate(value).at(-1)
+  },
   list: (value) => [...iterate(value)],
   reverse: (value) =>
-    typeof value === 'string' ? characters(value).reverse().join('') : [...iterate(value)].reverse(),
+    typeof value === 'string' ? characters(value).reverse().join('') : new Generator([...iterate(value)].reverse()),
   default: (value, args, keywords) => {
     const replaces = value === undefined || (truthy(given(args, keywords, 1, 'boolean', false)) && !truthy(value))
     return replaces ? given(args, keywords, 0, 'default_value', '') : value
   },
   items: (value) => {
-    if (value === undefined) return []
+    if (value === undefined) return new Generator([])
     if (!isDict(value)) throw new Error('Can only get item pairs from a mapping.')
-    return dictItems(value)
+    return new Generator(dictItems(value))
   },
   dictsort: (value, args, keywords) => {
     const caseSensitive = given(args, keywords, 0, 'case_sensitive', false)

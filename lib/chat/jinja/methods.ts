@@ -20,6 +20,8 @@ import {
   tuple,
   typeName,
   type Value,
+  View,
+  view,
 } from './values.ts'
 
 type Method<T> = (self: T, args: Value[], keywords: Keywords) => Value
@@ -33,7 +35,14 @@ export function methodsOf(object: Value, name: string): Callable | undefined {
 /** The method of that name, which takes the object first. */
 export function findMethod(object: Value, name: string): Method<Value> | undefined {
   if (typeof object === 'string') checkText(object.length)
-  const methods = typeof object === 'string' ? STRING : Array.isArray(object) ? LIST : isDict(object) ? DICT : undefined
+  const methods =
+    typeof object === 'string'
+      ? STRING
+      : Array.isArray(object) && !(object instanceof View)
+        ? LIST
+        : isDict(object)
+          ? DICT
+          : undefined
   return methods && Object.hasOwn(methods, name) ? (methods[name] as Method<Value>) : undefined
 }
 
@@ -307,10 +316,10 @@ function forbidden(type: string, names: readonly string[]): Record<string, Metho
 }
 
 const DICT: Record<string, Method<Dict>> = {
-  get: (self, [key, otherwise]) => (dictHas(self, key) ? dictGet(self, key) : (otherwise ?? null)),
-  items: (self) => dictItems(self),
-  keys: (self) => dictKeys(self),
-  values: (self) => dictKeys(self).map((key) => dictGet(self, key)),
+  get: (self, args) => (dictHas(self, args[0]) ? dictGet(self, args[0]) : args.length > 1 ? args[1] : null),
+  items: (self) => view(dictItems(self)),
+  keys: (self) => view(dictKeys(self)),
+  values: (self) => view(dictKeys(self).map((key) => dictGet(self, key))),
   copy: (self) => new Map(dictItems(self) as unknown as [Value, Value][]),
   ...forbidden('dict', ['clear', 'pop', 'popitem', 'setdefault', 'update']),
 }

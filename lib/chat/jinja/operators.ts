@@ -27,6 +27,7 @@ import {
   tuple,
   typeName,
   type Value,
+  View,
 } from './values.ts'
 
 export function concatenate(a: string, b: string): string {
@@ -74,7 +75,7 @@ function unsupported(operator: string, a: Value, b: Value): Error {
 
 function add(a: Value, b: Value): Value {
   if (typeof a === 'string' && typeof b === 'string') return concatenate(a, b)
-  if (Array.isArray(a) && Array.isArray(b) && a instanceof Tuple === b instanceof Tuple) {
+  if (Array.isArray(a) && Array.isArray(b) && a.constructor === b.constructor && !(a instanceof View)) {
     checkList(a.length + b.length)
     const items = [...listItems(a), ...listItems(b)]
     return a instanceof Tuple ? tuple(...items) : items
@@ -173,6 +174,7 @@ export function percentFormat(format: string, values: Value): string {
 /** `object[key]`. Undefined where there is nothing; `where` names the object in the message when it is undefined itself. */
 export function item(object: Value, key: Value, where: () => string): Value {
   if (object === undefined) throw new Error(`${where()} is undefined`)
+  if (object instanceof View) return undefined
   if (Array.isArray(object) || typeof object === 'string') {
     const index = typeof key === 'boolean' ? Number(key) : key
     if (!isInteger(index)) return undefined
@@ -198,7 +200,7 @@ export type MethodsOf = (object: Value, name: string) => Callable | undefined
 
 /** `object[start:stop:step]`. */
 export function slice(object: Value, start: Value, stop: Value, step: Value): Value {
-  if (typeof object !== 'string' && !Array.isArray(object)) {
+  if ((typeof object !== 'string' && !Array.isArray(object)) || object instanceof View) {
     if (object === undefined) throw new Error('what is sliced is undefined')
     throw new Error(`'${typeName(object)}' object is not subscriptable`)
   }

@@ -15,6 +15,7 @@ import {
   truthy,
   typeName,
   type Value,
+  View,
 } from './values.ts'
 
 interface Style {
@@ -49,7 +50,7 @@ function write(value: Value, style: Style, line: string): string {
   if (typeof value === 'string') return writeText(value, style.ascii)
   if (typeof value === 'boolean') return value ? 'true' : 'false'
   if (isNumeric(value)) return writeNumber(value)
-  if (Array.isArray(value) && !(value instanceof Range)) {
+  if (Array.isArray(value) && !(value instanceof Range || value instanceof View)) {
     const inner = style.indent === undefined ? line : line + style.indent
     return enclose(
       '[',
@@ -59,7 +60,7 @@ function write(value: Value, style: Style, line: string): string {
       line,
     )
   }
-  if (value instanceof Range || !isDict(value))
+  if (Array.isArray(value) || !isDict(value))
     throw new Error(`Object of type ${typeName(value)} is not JSON serializable`)
   const items = dictItems(value)
   if (style.sortKeys) items.sort(([a], [b]) => compare(a, b))

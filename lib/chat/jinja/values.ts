@@ -35,6 +35,46 @@ export class Range extends Array<Value> {
   }
 }
 
+/** What keys(), values() and items() of a dict make: listed like a list, but without places. */
+export class View extends Array<Value> {
+  static override get [Symbol.species](): ArrayConstructor {
+    return Array
+  }
+}
+
+export function view(items: readonly Value[]): View {
+  const made = new View()
+  for (const item of items) made.push(item)
+  return made
+}
+
+/** What map, select and their like make: gone through once, always true, without a length. */
+export class Generator {
+  readonly #items: readonly Value[]
+  #next = 0
+
+  constructor(items: readonly Value[]) {
+    this.#items = items
+  }
+
+  /** What has not been taken yet. */
+  rest(): readonly Value[] {
+    const rest = this.#items.slice(this.#next)
+    this.#next = this.#items.length
+    return rest
+  }
+
+  next(): Value {
+    return this.#items[this.#next++]
+  }
+
+  /** Takes up to and with the first that is wanted; whether there was one. */
+  takeUntil(wanted: (item: Value) => boolean): boolean {
+    while (this.#next < this.#items.length) if (wanted(this.next())) return true
+    return false
+  }
+}
+
 export function tuple(...items: Value[]): Tuple {
   const made = new Tuple()
   for (const item of items) made.push(item)
@@ -102,7 +142,7 @@ export class Loop {
 
 export function isDict(value: Value): value is Dict {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return false
-  return !(value instanceof Float || value instanceof Namespace || value instanceof Loop)
+  return !(value instanceof Float || value instanceof Namespace || value instanceof Loop || value instanceof Generator)
 }
 
 /** Whether it is a number to Python; booleans are. */
@@ -143,6 +183,7 @@ export function typeName(value: Value): string {
   if (isFloat(value)) return 'float'
   if (value instanceof Tuple) return 'tuple'
   if (Array.isArray(value)) return 'list'
+  if (value instanceof Generator) return 'generator'
   if (value instanceof Namespace) return 'namespace'
   if (value instanceof Loop) return 'loop'
   return typeof value === 'function' ? 'function' : 'dict'
@@ -153,7 +194,7 @@ export function truthy(value: Value): boolean {
   if (Array.isArray(value)) return value.length > 0
   if (value instanceof Float) return value.value !== 0
   if (value instanceof Map) return value.size > 0
-  if (value instanceof Namespace) return true
+  if (value instanceof Namespace || value instanceof Generator) return true
   if (value instanceof Loop) return true
   for (const key in value) if (Object.hasOwn(value, key)) return true
   return false
@@ -228,6 +269,11 @@ export function iterate(value: Value): readonly Value[] {
     checkList(value.length)
     return characters(value)
   }
+  if (value instanceof Generator) {
+    const rest = value.rest()
+    checkList(rest.length)
+    return rest
+  }
   if (isDict(value)) {
     const keys = dictKeys(value)
     checkList(keys.length)
@@ -236,8 +282,14 @@ export function iterate(value: Value): readonly Value[] {
   throw new Error(`'${typeName(value)}' object is not iterable`)
 }
 
-export function isIterable(value: Value): boolean {
+/** Whether it has a length and items, or is Undefined, which has both. */
+export function isSequence(value: Value): boolean {
+  if (value instanceof View) return false
   return value === undefined || typeof value === 'string' || Array.isArray(value) || isDict(value)
+}
+
+export function isIterable(value: Value): boolean {
+  return isSequence(value) || value instanceof Generator || value instanceof View
 }
 
 export function equal(a: Value, b: Value): boolean {
@@ -300,6 +352,7 @@ export function contains(container: Value, item: Value): boolean {
   }
   if (Array.isArray(container)) return container.some((_, index) => equal(listItem(container, index), item))
   if (container === undefined) return false
+  if (container instanceof Generator) return container.takeUntil((other) => equal(other, item))
   if (isDict(container)) {
     if (typeof item === 'object' && item !== null) throw new Error(`unhashable type: '${typeName(item)}'`)
     return dictHas(container, item)
@@ -323,6 +376,7 @@ export function repr(value: Value): string {
   if (value instanceof Float) return reprFloat(value.value)
   if (value instanceof Tuple) return `(${value.map(repr).join(', ')}${value.length === 1 ? ',' : ''})`
   if (value instanceof Range) return reprRange(value)
+  if (value instanceof View) return reprView(value)
   if (Array.isArray(value)) {
     checkList(value.length)
     return `[${listItems(value).map(repr).join(', ')}]`
@@ -334,6 +388,10 @@ export function repr(value: Value): string {
       .join(', ')}}`
   // Python writes addresses here; no template means to.
   throw new Error(`a ${typeName(value)} cannot be written as text`)
+}
+
+function reprView(view: View): string {
+  throw new Error(`a view of a dict with ${view.length} entries cannot be written as text; make a list of it`)
 }
 
 function reprRange(range: Range): string {
