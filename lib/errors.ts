@@ -27,6 +27,7 @@
  * Chat template and tokenizer
  * - `ERR_TEMPLATE_NOT_FOUND`, `ERR_TEMPLATE`: no such template; one that does not parse or does not fit the tokenizer
  * - `ERR_HISTORY_REWRITE`: the template renders earlier turns differently, under `historyRewrite: 'error'`
+ * - `ERR_TEMPLATE_DOCTOR`: a template that would train something else than inference asks for
  * - `ERR_STOP_TOKEN_UNTRAINED`: an assistant turn ends without a stop token
  * - `ERR_NO_EOS`: the plain template needs an eos token
  * - `ERR_TOKENIZER_NOT_FOUND`, `ERR_INVALID_TOKENIZER`: missing or unusable tokenizer files

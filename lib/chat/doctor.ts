@@ -8,6 +8,7 @@ import { TunesmithError } from '../errors.ts'
 import { type EmbeddingReader, examineControlTokens } from './doctor-embedding.ts'
 import { ChatTemplate } from './template.ts'
 import type { Tokenizer } from './tokenizer.ts'
+import { checkCallsRendered, withEmptyContent } from './tool-calls.ts'
 import {
   type WeightedText,
   type WeightedTokens,
@@ -41,7 +42,7 @@ export interface Patient {
   rows: readonly Conversation[]
   options: WeightOptions
   /** Rows of the embedding matrix by id; without it untrained and equal control tokens cannot be told. */
-  embedding?: EmbeddingReader
+  embedding?: EmbeddingReader | undefined
 }
 
 /** Trained shares outside these are unusual for conversations. */
@@ -55,7 +56,7 @@ export async function templateDoctor(patient: Patient): Promise<Finding[]> {
     stopTokens(examined, patient),
     bos(examined, patient),
     generationPrompt(examined, patient),
-    toolCalls(examined),
+    toolCalls(examined, patient),
     trainedShare(examined, patient),
     exportedTemplate(examined, patient),
   ]
@@ -81,20 +82,33 @@ interface Examined {
   problem?: string
 }
 
-async function examine({ template, tokenizer, rows, options }: Patient): Promise<Examined[]> {
+async function examine(patient: Patient): Promise<Examined[]> {
   const examined: Examined[] = []
-  for (const row of rows) {
+  for (const row of patient.rows) {
     try {
-      const texts = weightedConversation(template, row, options)
-      const encodings = await tokenizer.encodeBatch(texts.map(({ text }) => text))
-      const tokens = texts.map((text, index) => weighTokens(text, encodings[index]!, tokenizer))
-      examined.push({ row, texts, tokens })
+      examined.push(await examineRow(row, patient))
     } catch (error) {
       if (!(error instanceof RowProblem || error instanceof TunesmithError)) throw error
       examined.push({ row, texts: [], tokens: [], problem: error.message })
     }
   }
   return examined
+}
+
+/** As preparation does it: with empty content where the template cannot render a turn that has none. */
+async function examineRow(row: Conversation, patient: Patient): Promise<Examined> {
+  const { template, tokenizer, options } = patient
+  let texts: WeightedText[]
+  try {
+    texts = weightedConversation(template, row, options)
+  } catch (error) {
+    const filled = error instanceof RowProblem ? withEmptyContent(row) : undefined
+    if (!filled) throw error
+    return examineRow(filled, patient)
+  }
+  const encodings = await tokenizer.encodeBatch(texts.map(({ text }) => text))
+  const tokens = texts.map((text, index) => weighTokens(text, encodings[index]!, tokenizer))
+  return { row, texts, tokens }
 }
 
 function placeOf({ source }: Conversation): string {
@@ -187,22 +201,17 @@ function generationPrompt(examined: readonly Examined[], { template }: Patient):
 }
 
 /** A template that knows no tools drops calls in silence, and writes None where there is no other content. */
-function toolCalls(examined: readonly Examined[]): Finding {
+function toolCalls(examined: readonly Examined[], { template }: Patient): Finding {
   const faults: { row: Conversation; fault: string }[] = []
   let calls = 0
-  for (const { row, texts } of examined) {
-    const all = texts.map(({ text }) => text).join('')
-    if (texts.length === 0) continue
-    for (const [index, message] of row.messages.entries()) {
-      for (const call of message.tool_calls ?? []) {
-        calls++
-        const { name } = call.function
-        if (!all.includes(name))
-          faults.push({
-            row,
-            fault: `the template does not write the call of ${name} in messages[${index}]: use one that knows tools`,
-          })
-      }
+  for (const { row, problem } of examined) {
+    if (problem !== undefined) continue
+    calls += row.messages.reduce((sum, { tool_calls: made }) => sum + (made?.length ?? 0), 0)
+    try {
+      checkCallsRendered(template, row)
+    } catch (error) {
+      if (!(error instanceof RowProblem)) throw error
+      faults.push({ row, fault: `${error.field}: ${error.message}` })
     }
   }
   return judge(
@@ -239,11 +248,12 @@ function trainedShare(examined: readonly Examined[], { options }: Patient): Find
   return { check, verdict: 'ok', detail }
 }
 
-/** The checkpoint gets one template; alone, it must render what training rendered. */
+/** What the checkpoint gets: the model's own templates where they were used as they are, else the default one alone. */
 function exportedTemplate(examined: readonly Examined[], { template, tokenizer }: Patient): Finding {
+  const untouched = template.source === tokenizer.chatTemplates.get('default')
   const alone = new ChatTemplate(tokenizer, {
     name: 'exported',
-    sources: new Map([['default', template.source]]),
+    sources: untouched ? tokenizer.chatTemplates : new Map([['default', template.source]]),
     now: template.now,
   })
   const faults = examined.flatMap(({ row, problem }) => {

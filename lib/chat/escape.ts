@@ -11,10 +11,10 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Tokenizer as NativeTokenizer } from 'tokenizers'
 import type { Conversation } from '../data/conversation.ts'
-import { copyNotes } from '../data/exact-json.ts'
 import { RowProblem, visitStrings } from '../data/rows.ts'
 import { TunesmithError } from '../errors.ts'
 import { ControlTokens } from './control-tokens.ts'
+import { mapStrings } from './map-strings.ts'
 import type { Tokenizer } from './tokenizer.ts'
 import type { WeightedText } from './weights.ts'
 
@@ -76,13 +76,8 @@ export class Escaper {
   }
 
   #broken(value: unknown): unknown {
-    if (typeof value === 'string') return this.#break(value)
-    if (typeof value !== 'object' || value === null) return value
-    const copy = Array.isArray(value)
-      ? value.map((item) => this.#broken(item))
-      : Object.fromEntries(Object.entries(value).map(([key, item]) => [this.#break(key), this.#broken(item)]))
-    copyNotes(value, copy, (key) => this.#break(key))
-    return copy
+    const broken = (text: string) => this.#break(text)
+    return mapStrings(value, broken, broken)
   }
 
   #break(spelt: string): string {

@@ -4,6 +4,7 @@
  * JavaScript functions with Python's meaning here. That is also what makes it fast: rows are read where they are.
  */
 import { globals } from './jinja/globals.ts'
+import { resetLimits } from './jinja/limits.ts'
 import { Runtime, Scope } from './jinja/runtime.ts'
 import { parseTemplate } from './jinja/source.ts'
 import { compileBlock, type Statement } from './jinja/statements.ts'
@@ -20,7 +21,7 @@ export class JinjaTemplate {
 
   /** @throws Error with the parser's words where `source` does not parse. */
   constructor(source: string, now: Date) {
-    this.#run = compileBlock(parseTemplate(source).body)
+    this.#run = shallow(() => compileBlock(parseTemplate(source).body))
     this.#globals = globals(now)
   }
 
@@ -30,16 +31,21 @@ export class JinjaTemplate {
    * the template goes beyond the bounds on steps, nesting and length
    */
   render(variables: Record<string, unknown>, marked = false): string {
+    resetLimits()
     const runtime = new Runtime(marked)
     const names = Object.keys(variables)
     const context = new Scope(this.#globals, new Map(names.map((name) => [name, dictGet(variables, name)])))
-    try {
-      this.#run(runtime, new Scope(context))
-    } catch (error) {
-      if (error instanceof RangeError)
-        throw new Error(`the conversation or the template is nested too deeply`, { cause: error })
-      throw error
-    }
+    shallow(() => this.#run(runtime, new Scope(context)))
     return runtime.out
+  }
+}
+
+/** Runs what recurses as deep as templates and rows are nested. */
+function shallow<T>(run: () => T): T {
+  try {
+    return run()
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error
+    throw new Error('the conversation or the chat template is nested too deeply', { cause: error })
   }
 }

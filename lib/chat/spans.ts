@@ -10,6 +10,7 @@ import type { Conversation, Message } from '../data/conversation.ts'
 import { RowProblem, visitStrings } from '../data/rows.ts'
 import { TunesmithError } from '../errors.ts'
 import { BLOCK_END, BLOCK_START } from './jinja.ts'
+import { mapStrings } from './map-strings.ts'
 import type { ChatTemplate } from './template.ts'
 import { remedy } from './tool-calls.ts'
 
@@ -196,14 +197,9 @@ class Renderer {
       spelled ||= stops.some((stop) => string.includes(stop))
     })
     if (!spelled) return text
-    const blank = (value: unknown): unknown => {
-      if (typeof value === 'string')
-        return stops.reduce((s, stop) => s.replaceAll(stop, 'x'.repeat(stop.length)), value)
-      if (Array.isArray(value)) return value.map(blank)
-      if (typeof value !== 'object' || value === null) return value
-      return Object.fromEntries(Object.entries(value).map(([key, child]) => [key, blank(child)]))
-    }
-    const messages = [...this.#conversation.messages.slice(0, index), blank(message) as Message]
+    const blank = (string: string) => stops.reduce((s, stop) => s.replaceAll(stop, 'x'.repeat(stop.length)), string)
+    const blankMessage = mapStrings(message, blank) as Message
+    const messages = [...this.#conversation.messages.slice(0, index), blankMessage]
     const blanked = this.#render(messages)
     if (blanked.length === text.length) return blanked
     throw new RowProblem(

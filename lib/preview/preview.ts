@@ -6,6 +6,7 @@ import { countSupervised } from '../batch/example-set.ts'
 import { Pass, type SeenRow } from '../batch/pass.ts'
 import type { DataCounts, PrepareOptions } from '../batch/prepared.ts'
 import { type Finding, templateDoctor } from '../chat/doctor.ts'
+import type { EmbeddingReader } from '../chat/doctor-embedding.ts'
 import type { ChatTemplate } from '../chat/template.ts'
 import { TokenBytes } from '../chat/token-bytes.ts'
 import type { Tokenizer } from '../chat/tokenizer.ts'
@@ -68,7 +69,7 @@ export async function previewData(
   options: PrepareOptions,
   tokenizer: Tokenizer,
   rows: number,
-  signal?: AbortSignal,
+  { signal, embedding }: { signal?: AbortSignal | undefined; embedding?: EmbeddingReader | undefined } = {},
 ): Promise<Preview> {
   const seen: SeenRow[] = []
   const watch = { rows, onRow: (row: SeenRow) => seen.push(row) }
@@ -89,7 +90,7 @@ export async function previewData(
     examples,
     roles: roleTotals(examples),
     template: pass.template?.name ?? 'none',
-    doctor: await examine(seen, pass.template, tokenizer, options),
+    doctor: await examine(seen, pass.template, tokenizer, options, embedding),
     formats,
     counts,
     warnings,
@@ -101,9 +102,10 @@ async function examine(
   template: ChatTemplate | undefined,
   tokenizer: Tokenizer,
   options: PrepareOptions,
+  embedding: EmbeddingReader | undefined,
 ): Promise<Finding[]> {
   const rows = seen.map(({ row }) => row).filter(isConversation)
-  return template ? templateDoctor({ template, tokenizer, rows, options }) : []
+  return template ? templateDoctor({ template, tokenizer, rows, options, embedding }) : []
 }
 
 function examplesOf(

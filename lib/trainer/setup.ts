@@ -28,6 +28,7 @@ import { chooseDevice, type Device } from './device.ts'
 import type { PrepareEvent, TrainingPlan } from './events.ts'
 import type { ResolvedOptions } from './options.ts'
 import { type Schedule, warmupStepsOf } from './schedule.ts'
+import { embeddingReader, examineTemplate, judgeFindings } from './template-check.ts'
 
 export interface Setup {
   options: ResolvedOptions
@@ -78,6 +79,10 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
     onProgress: ({ rows, cached }) => report.prepare({ stage: 'data', done: rows, ...(cached && { cached }) }),
   })
   for (const warning of [...data.warnings, ...outputWarnings]) report.warning(warning)
+  if (data.template) {
+    const findings = await examineTemplate(prepared, tokenizer, data.template, checkpoint)
+    for (const warning of judgeFindings(findings)) report.warning(warning)
+  }
 
   const engineOptions = engineFor(options, model, device, data.train, data.eval)
   const length = courseLength(data.train, options)
@@ -172,9 +177,9 @@ export async function previewRows(
   signal?: AbortSignal,
 ): Promise<Preview> {
   const hub = hubHooks(report, signal)
-  const { model, tokenizer } = await openBase(options, hub)
+  const { model, checkpoint, tokenizer } = await openBase(options, hub)
   const prepared = { ...options, data: await localFiles(options, hub), maxLength: maxLengthOf(options, model) }
-  const preview = await previewData(prepared, tokenizer, rows, signal)
+  const preview = await previewData(prepared, tokenizer, rows, { signal, embedding: embeddingReader(checkpoint) })
   for (const warning of preview.warnings) report.warning(warning)
   return preview
 }

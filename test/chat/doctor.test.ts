@@ -104,7 +104,7 @@ describe('template doctor', () => {
     const source = `{{- bos_token }}{% for m in messages %}${TURN}{{ m.content + '<|im_end|>\\n' }}{% endfor %}${PROMPT}`
     const finding = await find('tool calls', template(tokenizer, source), [CHAT, CALLS])
     assert.equal(finding.verdict, 'error')
-    assert.match(finding.detail, /get_weather in messages\[1\]/)
+    assert.match(finding.detail, /messages\[1\]\.tool_calls: the chat template leaves out 1 of the 1/)
   })
 
   it('tells odd shares of trained tokens', async () => {

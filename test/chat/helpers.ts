@@ -138,7 +138,8 @@ export const dialogues: fc.Arbitrary<Conversation> = fc
     conversation(
       ...(system === undefined ? [] : [['system', system] as [Message['role'], string]]),
       ...exchanges.flatMap(([question, answer]): [Message['role'], string][] => [
-        ['user', question],
+        // So that characters of two UTF-16 units stand before every span.
+        ['user', `😀${question}`],
         ['assistant', answer],
       ]),
     ),

@@ -2,8 +2,9 @@
  * Jinja's filters. Left out are those that make HTML (escape, urlize, xmlattr, striptags); `safe` is the text itself.
  * Each takes the value, then the arguments as the template gives them.
  */
+import { checkList, checkText } from './limits.ts'
 import { capitalize, replace, strip } from './methods.ts'
-import { checkLength, concatenate, OPERATORS, percentFormat } from './operators.ts'
+import { concatenate, OPERATORS, percentFormat } from './operators.ts'
 import { findTest } from './tests.ts'
 import { toJson } from './tojson.ts'
 import {
@@ -15,6 +16,7 @@ import {
   equal,
   Float,
   float,
+  Generator,
   integer,
   isDict,
   isFloat,
@@ -84,26 +86,26 @@ function predicate(args: Value[]): (value: Value) => boolean {
 function choose(keep: boolean): Filter {
   return (value, args) => {
     const holds = predicate(args)
-    return iterate(value).filter((item) => holds(item) === keep)
+    return new Generator(iterate(value).filter((item) => holds(item) === keep))
   }
 }
 
 function chooseByAttribute(keep: boolean): Filter {
   return (value, [attribute, ...args]) => {
     const holds = predicate(args)
-    return iterate(value).filter((item) => holds(path(item, attribute)) === keep)
+    return new Generator(iterate(value).filter((item) => holds(path(item, attribute)) === keep))
   }
 }
 
 function map(value: Value, args: Value[], keywords: Keywords): Value {
   if (args.length === 0 && keywords?.has('attribute')) {
     const otherwise = keywords.get('default')
-    return iterate(value).map((item) => path(item, keywords.get('attribute')) ?? otherwise)
+    return new Generator(iterate(value).map((item) => path(item, keywords.get('attribute')) ?? otherwise))
   }
   const name = text(args[0])
   const filter = findFilter(name)
   if (!filter) throw new Error(`No filter named '${name}'`)
-  return iterate(value).map((item) => filter(item, args.slice(1), keywords))
+  return new Generator(iterate(value).map((item) => filter(item, args.slice(1), keywords)))
 }
 
 function extreme(sign: 1 | -1): Filter {
@@ -130,13 +132,18 @@ function join(value: Value, args: Value[], keywords: Keywords): string {
   return out
 }
 
+function spaces(count: number): string {
+  checkText(Math.max(0, count))
+  return ' '.repeat(Math.max(0, count))
+}
+
 function indent(value: Value, args: Value[], keywords: Keywords): string {
   const width = given(args, keywords, 0, 'width', 4)
   const first = truthy(given(args, keywords, 1, 'first', false))
   const blank = truthy(given(args, keywords, 2, 'blank', false))
-  const prefix = typeof width === 'string' ? width : ' '.repeat(Number(width))
+  const prefix = typeof width === 'string' ? width : spaces(Number(width))
   const [head, ...lines] = text(value).split('\n')
-  checkLength(prefix.length * lines.length)
+  checkText(prefix.length * lines.length)
   const rest = lines.map((line) => (blank || line !== '' ? prefix + line : line))
   return [first ? prefix + head : head, ...rest].join('\n')
 }
@@ -194,41 +201,50 @@ function toEven(number: number, precision: number): number {
   return isHalf ? Math.sign(number) * Number(digits.slice(0, cut)) : Number(number.toFixed(precision))
 }
 
+function atLeast1(value: Value, filter: string): number {
+  if (isInteger(value) && Number(value) >= 1) return Number(value)
+  throw new Error(`${filter} needs a number of at least 1`)
+}
+
 function slices(value: Value, args: Value[], keywords: Keywords): Value {
   const items = iterate(value)
-  const count = Number(given(args, keywords, 0, 'slices', 1))
+  const count = atLeast1(given(args, keywords, 0, 'slices', 1), 'slice')
+  checkList(count)
   const fill = given(args, keywords, 1, 'fill_with', null)
   const each = Math.floor(items.length / count)
   const longer = items.length % count
   let at = 0
-  return Array.from({ length: count }, (_, index) => {
+  const parts = Array.from({ length: count }, (_, index) => {
     const part = items.slice(at, at + each + (index < longer ? 1 : 0))
     at += part.length
     return fill !== null && index >= longer && longer > 0 ? [...part, fill] : part
   })
+  return new Generator(parts)
 }
 
 function batch(value: Value, args: Value[], keywords: Keywords): Value {
-  const size = Number(given(args, keywords, 0, 'linecount', 1))
+  const size = atLeast1(given(args, keywords, 0, 'linecount', 1), 'batch')
+  checkList(size)
   const fill = given(args, keywords, 1, 'fill_with', null)
   const items = iterate(value)
   const rows: Value[][] = []
   for (let at = 0; at < items.length; at += size) rows.push(items.slice(at, at + size))
   const last = rows.at(-1)
   while (fill !== null && last && last.length < size) last.push(fill)
-  return rows
+  return new Generator(rows)
 }
 
 function unique(value: Value, args: Value[], keywords: Keywords): Value {
   const caseSensitive = given(args, keywords, 0, 'case_sensitive', false)
   const attribute = given(args, keywords, 1, 'attribute', null)
   const seen: Value[] = []
-  return iterate(value).filter((item) => {
+  const first = iterate(value).filter((item) => {
     const key = sortKey(attribute === null ? item : path(item, attribute), caseSensitive)
     if (seen.some((other) => equal(other, key))) return false
     seen.push(key)
     return true
   })
+  return new Generator(first)
 }
 
 function groupBy(value: Value, args: Value[], keywords: Keywords): Value {
@@ -276,19 +292,22 @@ const FILTERS: Record<string, Filter> = {
       .join(''),
   length: lengthOf,
   count: lengthOf,
-  first: (value) => iterate(value)[0],
-  last: (value) => iterate(value).at(-1),
+  first: (value) => (value instanceof Generator ? value.next() : iterate(value)[0]),
+  last: (value) => {
+    if (value instanceof Generator) throw new Error("'generator' object is not reversible")
+    return iterate(value).at(-1)
+  },
   list: (value) => [...iterate(value)],
   reverse: (value) =>
-    typeof value === 'string' ? characters(value).reverse().join('') : [...iterate(value)].reverse(),
+    typeof value === 'string' ? characters(value).reverse().join('') : new Generator([...iterate(value)].reverse()),
   default: (value, args, keywords) => {
     const replaces = value === undefined || (truthy(given(args, keywords, 1, 'boolean', false)) && !truthy(value))
     return replaces ? given(args, keywords, 0, 'default_value', '') : value
   },
   items: (value) => {
-    if (value === undefined) return []
+    if (value === undefined) return new Generator([])
     if (!isDict(value)) throw new Error('Can only get item pairs from a mapping.')
-    return dictItems(value)
+    return new Generator(dictItems(value))
   },
   dictsort: (value, args, keywords) => {
     const caseSensitive = given(args, keywords, 0, 'case_sensitive', false)
@@ -344,7 +363,7 @@ const FILTERS: Record<string, Filter> = {
     const missing =
       Number(given(args, keywords, 0, 'width', 80)) - (SURROGATE.test(parts) ? characters(parts).length : parts.length)
     const before = missing > 0 ? Math.floor(missing / 2) : 0
-    return ' '.repeat(before) + parts + ' '.repeat(Math.max(0, missing - before))
+    return spaces(before) + parts + spaces(missing - before)
   },
 }
 FILTERS.d = FILTERS.default!

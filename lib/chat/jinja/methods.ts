@@ -1,5 +1,6 @@
 /** Methods of Python's str, dict and list, those that read. The sandbox of Transformers forbids the ones that write. */
-import { checkLength, concatenate } from './operators.ts'
+import { checkList, checkText } from './limits.ts'
+import { concatenate } from './operators.ts'
 import {
   type Callable,
   characters,
@@ -19,6 +20,8 @@ import {
   tuple,
   typeName,
   type Value,
+  View,
+  view,
 } from './values.ts'
 
 type Method<T> = (self: T, args: Value[], keywords: Keywords) => Value
@@ -31,7 +34,15 @@ export function methodsOf(object: Value, name: string): Callable | undefined {
 
 /** The method of that name, which takes the object first. */
 export function findMethod(object: Value, name: string): Method<Value> | undefined {
-  const methods = typeof object === 'string' ? STRING : Array.isArray(object) ? LIST : isDict(object) ? DICT : undefined
+  if (typeof object === 'string') checkText(object.length)
+  const methods =
+    typeof object === 'string'
+      ? STRING
+      : Array.isArray(object) && !(object instanceof View)
+        ? LIST
+        : isDict(object)
+          ? DICT
+          : undefined
   return methods && Object.hasOwn(methods, name) ? (methods[name] as Method<Value>) : undefined
 }
 
@@ -98,6 +109,7 @@ function split(self: string, separator: Value, most: number, right: boolean): st
   const by = textArgument(separator, 'split')
   if (by === '') throw new Error('empty separator')
   const parts = self.split(by)
+  checkList(parts.length)
   if (most < 0 || parts.length <= most + 1) return parts
   return right
     ? [parts.slice(0, parts.length - most).join(by), ...parts.slice(parts.length - most)]
@@ -112,6 +124,7 @@ function splitSpace(self: string, most: number, right: boolean): string[] {
     while (at < self.length && !isSpace(self[at]!)) at++
     if (at > start) words.push([start, at])
   }
+  checkList(words.length)
   const slices = (list: typeof words) => list.map(([start, end]) => self.slice(start, end))
   if (most < 0 || words.length <= most) return slices(words)
   if (words.length === 0) return []
@@ -130,12 +143,12 @@ export function replace(self: string, from: string, to: string, most: number): s
   if (from === '') {
     const parts = characters(self)
     const places = most < 0 ? parts.length + 1 : Math.min(most, parts.length + 1)
-    checkLength(self.length + places * to.length)
+    checkText(self.length + places * to.length)
     return parts.map((part, index) => (index < places ? to : '') + part).join('') + (places > parts.length ? to : '')
   }
   const parts = self.split(from)
   const times = most < 0 ? parts.length - 1 : Math.min(most, parts.length - 1)
-  checkLength(self.length + times * to.length)
+  checkText(self.length + times * to.length)
   const head = parts.slice(0, times + 1).join(to)
   const rest = parts.slice(times + 1)
   return rest.length > 0 ? head + from + rest.join(from) : head
@@ -163,7 +176,7 @@ function cased(self: string, one: (text: string) => string): boolean {
 function pad(self: string, width: Value, fill: Value, left: boolean, right: boolean): string {
   const missing = count(width, 0) - textLength(self)
   if (missing <= 0) return self
-  checkLength(missing)
+  checkText(missing)
   const character = fill === undefined ? ' ' : textArgument(fill, 'pad')
   if (left && right) {
     // Python puts the odd one on the left where the width is odd.
@@ -303,10 +316,10 @@ function forbidden(type: string, names: readonly string[]): Record<string, Metho
 }
 
 const DICT: Record<string, Method<Dict>> = {
-  get: (self, [key, otherwise]) => (dictHas(self, key) ? dictGet(self, key) : (otherwise ?? null)),
-  items: (self) => dictItems(self),
-  keys: (self) => dictKeys(self),
-  values: (self) => dictKeys(self).map((key) => dictGet(self, key)),
+  get: (self, args) => (dictHas(self, args[0]) ? dictGet(self, args[0]) : args.length > 1 ? args[1] : null),
+  items: (self) => view(dictItems(self)),
+  keys: (self) => view(dictKeys(self)),
+  values: (self) => view(dictKeys(self).map((key) => dictGet(self, key))),
   copy: (self) => new Map(dictItems(self) as unknown as [Value, Value][]),
   ...forbidden('dict', ['clear', 'pop', 'popitem', 'setdefault', 'update']),
 }

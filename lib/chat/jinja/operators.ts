@@ -1,4 +1,5 @@
-/** Python's operators on template values. Whatever grows is bounded: a template cannot fill the memory. */
+/** Python's operators on template values. Whatever grows is bounded (limits.ts). */
+import { checkList, checkText } from './limits.ts'
 import {
   type Callable,
   characters,
@@ -26,19 +27,11 @@ import {
   tuple,
   typeName,
   type Value,
+  View,
 } from './values.ts'
 
-/** Longest text or list that a template may make: far beyond any context. */
-export const MAX_LENGTH = 1 << 26
-
-/** @throws Error where a text or list of `length` would be too long */
-export function checkLength(length: number): void {
-  if (length <= MAX_LENGTH) return
-  throw new Error(`the chat template makes a text or list of more than ${MAX_LENGTH} elements`)
-}
-
 export function concatenate(a: string, b: string): string {
-  checkLength(a.length + b.length)
+  checkText(a.length + b.length)
   return a + b
 }
 
@@ -82,8 +75,8 @@ function unsupported(operator: string, a: Value, b: Value): Error {
 
 function add(a: Value, b: Value): Value {
   if (typeof a === 'string' && typeof b === 'string') return concatenate(a, b)
-  if (Array.isArray(a) && Array.isArray(b) && a instanceof Tuple === b instanceof Tuple) {
-    checkLength(a.length + b.length)
+  if (Array.isArray(a) && Array.isArray(b) && a.constructor === b.constructor && !(a instanceof View)) {
+    checkList(a.length + b.length)
     const items = [...listItems(a), ...listItems(b)]
     return a instanceof Tuple ? tuple(...items) : items
   }
@@ -108,8 +101,11 @@ function multiply(a: Value, b: Value): Value {
   if (typeof sequence !== 'string' && !Array.isArray(sequence)) return arithmetic('*', a, b)
   if (!isInteger(count) && typeof count !== 'boolean') throw unsupported('*', a, b)
   const times = Math.max(0, Number(count))
-  checkLength(sequence.length * times)
-  if (typeof sequence === 'string') return sequence.repeat(times)
+  if (typeof sequence === 'string') {
+    checkText(sequence.length * times)
+    return sequence.repeat(times)
+  }
+  checkList(sequence.length * times)
   const items = Array.from({ length: times }, () => listItems(sequence)).flat()
   return sequence instanceof Tuple ? tuple(...items) : items
 }
@@ -178,6 +174,7 @@ export function percentFormat(format: string, values: Value): string {
 /** `object[key]`. Undefined where there is nothing; `where` names the object in the message when it is undefined itself. */
 export function item(object: Value, key: Value, where: () => string): Value {
   if (object === undefined) throw new Error(`${where()} is undefined`)
+  if (object instanceof View) return undefined
   if (Array.isArray(object) || typeof object === 'string') {
     const index = typeof key === 'boolean' ? Number(key) : key
     if (!isInteger(index)) return undefined
@@ -203,7 +200,7 @@ export type MethodsOf = (object: Value, name: string) => Callable | undefined
 
 /** `object[start:stop:step]`. */
 export function slice(object: Value, start: Value, stop: Value, step: Value): Value {
-  if (typeof object !== 'string' && !Array.isArray(object)) {
+  if ((typeof object !== 'string' && !Array.isArray(object)) || object instanceof View) {
     if (object === undefined) throw new Error('what is sliced is undefined')
     throw new Error(`'${typeName(object)}' object is not subscriptable`)
   }

@@ -1,29 +1,29 @@
-/** What a rendering carries along: variables by scope, the text so far, and how much it may still do. */
-import { checkLength } from './operators.ts'
+/** What a rendering carries along: variables by scope, and the text so far. */
+import { checkText, step } from './limits.ts'
 import type { Value } from './values.ts'
 
-/** Statements, loop rounds and macro calls in one rendering. Templates of models need a few dozen per message. */
-export const MAX_STEPS = 5_000_000
+const MAX_OUTPUT = 1 << 26
 
 export class Runtime {
   out = ''
   /** Whether generation blocks are marked. */
   readonly marked: boolean
-  #steps = 0
 
   constructor(marked: boolean) {
     this.marked = marked
   }
 
   write(text: string): void {
-    checkLength(this.out.length + text.length)
+    checkText(text.length)
+    if (this.out.length + text.length > MAX_OUTPUT) {
+      throw new Error(`the chat template writes more than ${MAX_OUTPUT} characters for one conversation`)
+    }
     this.out += text
   }
 
   /** @throws Error where the template does not come to an end */
   step(): void {
-    if (++this.#steps > MAX_STEPS)
-      throw new Error(`the chat template does more than ${MAX_STEPS} steps for one conversation`)
+    step()
   }
 
   /** What `run` writes, as text of its own. */

@@ -34,8 +34,14 @@ export function parseTemplate(source: string): Node {
     .replace(GENERATION_TAG, (_, before: string, end: string | undefined, after: string) =>
       end ? `{%${before} endcall ${after}%}` : `{%${before} call ${PLACEHOLDER}() ${after}%}`,
     )
-  const tokens = tokenize(text, { trim_blocks: true, lstrip_blocks: true }) as unknown as Token[]
-  return parse(testsWithArguments(groups(tokens)) as unknown as Parameters<typeof parse>[0]) as unknown as Node
+  try {
+    const tokens = tokenize(text, { trim_blocks: true, lstrip_blocks: true }) as unknown as Token[]
+    return parse(testsWithArguments(groups(tokens)) as unknown as Parameters<typeof parse>[0]) as unknown as Node
+  } catch (error) {
+    // The parser reads on beyond the last token.
+    if (!(error instanceof TypeError)) throw error
+    throw new SyntaxError('it ends inside a block or an expression', { cause: error })
+  }
 }
 
 /** Whether the call of a call block stands for `{% generation %}`. */

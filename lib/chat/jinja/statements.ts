@@ -223,11 +223,9 @@ function macro(name: string, parameters: readonly Node[], body: readonly Node[])
         const byName = keywords?.has(parameter.name)
         if (byName && index < args.length)
           throw new Error(`macro '${name}' got multiple values for '${parameter.name}'`)
-        const given = byName ? keywords!.get(parameter.name) : args[index]
-        inside.set(
-          parameter.name,
-          given === undefined && parameter.fallback ? parameter.fallback(runtime, inside) : given,
-        )
+        if (byName) inside.set(parameter.name, keywords!.get(parameter.name))
+        else if (index < args.length) inside.set(parameter.name, args[index])
+        else inside.set(parameter.name, parameter.fallback?.(runtime, inside))
       }
       const others = new Map(
         [...(keywords ?? [])].filter(([key]) => !names.has(key) && !(key === 'caller' && takesCaller)),

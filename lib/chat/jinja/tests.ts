@@ -8,6 +8,7 @@ import {
   isInteger,
   isIterable,
   isNumeric,
+  isSequence,
   numberOf,
   text,
   truthy,
@@ -49,8 +50,7 @@ const TESTS: Record<string, Test> = {
   integer: isInteger,
   float: isFloat,
   mapping: isDict,
-  // Whatever has a length and items: Undefined has both.
-  sequence: isIterable,
+  sequence: isSequence,
   iterable: isIterable,
   callable: (value) => typeof value === 'function' || value === undefined,
   odd: (value) => remainder(value, 2) === 1,

@@ -1,5 +1,5 @@
 /** json.dumps as the `tojson` filter of Transformers calls it: not ASCII only, Python's separators, the order as it is. */
-import { checkLength } from './operators.ts'
+import { checkList, checkText } from './limits.ts'
 import {
   compare,
   dictItems,
@@ -15,6 +15,7 @@ import {
   truthy,
   typeName,
   type Value,
+  View,
 } from './values.ts'
 
 interface Style {
@@ -31,7 +32,7 @@ export function toJson(value: Value, args: Value[], keywords: Keywords): string 
   const [ascii, width, separators, sortKeys] = ['ensure_ascii', 'indent', 'separators', 'sort_keys'].map(
     (name, index) => args[index] ?? keywords?.get(name) ?? null,
   )
-  const indent = typeof width === 'string' ? width : width === null ? undefined : ' '.repeat(Number(width))
+  const indent = typeof width === 'string' ? width : width === null ? undefined : spaces(Number(width))
   const [itemSeparator, keySeparator] = Array.isArray(separators)
     ? (separators as [string, string])
     : [indent === undefined ? ', ' : ',', ': ']
@@ -40,7 +41,7 @@ export function toJson(value: Value, args: Value[], keywords: Keywords): string 
     { ascii: truthy(ascii), indent, itemSeparator, keySeparator, sortKeys: truthy(sortKeys) },
     '\n',
   )
-  checkLength(out.length)
+  checkText(out.length)
   return out
 }
 
@@ -49,7 +50,7 @@ function write(value: Value, style: Style, line: string): string {
   if (typeof value === 'string') return writeText(value, style.ascii)
   if (typeof value === 'boolean') return value ? 'true' : 'false'
   if (isNumeric(value)) return writeNumber(value)
-  if (Array.isArray(value) && !(value instanceof Range)) {
+  if (Array.isArray(value) && !(value instanceof Range || value instanceof View)) {
     const inner = style.indent === undefined ? line : line + style.indent
     return enclose(
       '[',
@@ -59,7 +60,7 @@ function write(value: Value, style: Style, line: string): string {
       line,
     )
   }
-  if (value instanceof Range || !isDict(value))
+  if (Array.isArray(value) || !isDict(value))
     throw new Error(`Object of type ${typeName(value)} is not JSON serializable`)
   const items = dictItems(value)
   if (style.sortKeys) items.sort(([a], [b]) => compare(a, b))
@@ -71,10 +72,16 @@ function write(value: Value, style: Style, line: string): string {
 }
 
 function enclose(open: string, close: string, parts: string[], style: Style, line: string): string {
+  checkList(parts.length)
   if (parts.length === 0) return open + close
   if (style.indent === undefined) return open + parts.join(style.itemSeparator) + close
   const inner = line + style.indent
   return open + inner + parts.join(style.itemSeparator + inner) + line + close
+}
+
+function spaces(count: number): string {
+  checkText(Math.max(0, count))
+  return ' '.repeat(Math.max(0, count))
 }
 
 function writeNumber(value: Parameters<typeof numberOf>[0]): string {

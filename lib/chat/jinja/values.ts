@@ -4,6 +4,7 @@
  * made by a template, a Map. Rows are read where they are: nothing is converted before rendering.
  */
 import { NUMBERS, orderedKeys } from '../../data/exact-json.ts'
+import { checkList } from './limits.ts'
 
 /** Anything of the above, a function, a Namespace or a Loop. */
 export type Value = unknown
@@ -31,6 +32,46 @@ export class Tuple extends Array<Value> {
 export class Range extends Array<Value> {
   static override get [Symbol.species](): ArrayConstructor {
     return Array
+  }
+}
+
+/** What keys(), values() and items() of a dict make: listed like a list, but without places. */
+export class View extends Array<Value> {
+  static override get [Symbol.species](): ArrayConstructor {
+    return Array
+  }
+}
+
+export function view(items: readonly Value[]): View {
+  const made = new View()
+  for (const item of items) made.push(item)
+  return made
+}
+
+/** What map, select and their like make: gone through once, always true, without a length. */
+export class Generator {
+  readonly #items: readonly Value[]
+  #next = 0
+
+  constructor(items: readonly Value[]) {
+    this.#items = items
+  }
+
+  /** What has not been taken yet. */
+  rest(): readonly Value[] {
+    const rest = this.#items.slice(this.#next)
+    this.#next = this.#items.length
+    return rest
+  }
+
+  next(): Value {
+    return this.#items[this.#next++]
+  }
+
+  /** Takes up to and with the first that is wanted; whether there was one. */
+  takeUntil(wanted: (item: Value) => boolean): boolean {
+    while (this.#next < this.#items.length) if (wanted(this.next())) return true
+    return false
   }
 }
 
@@ -101,7 +142,7 @@ export class Loop {
 
 export function isDict(value: Value): value is Dict {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return false
-  return !(value instanceof Float || value instanceof Namespace || value instanceof Loop)
+  return !(value instanceof Float || value instanceof Namespace || value instanceof Loop || value instanceof Generator)
 }
 
 /** Whether it is a number to Python; booleans are. */
@@ -142,6 +183,7 @@ export function typeName(value: Value): string {
   if (isFloat(value)) return 'float'
   if (value instanceof Tuple) return 'tuple'
   if (Array.isArray(value)) return 'list'
+  if (value instanceof Generator) return 'generator'
   if (value instanceof Namespace) return 'namespace'
   if (value instanceof Loop) return 'loop'
   return typeof value === 'function' ? 'function' : 'dict'
@@ -152,7 +194,7 @@ export function truthy(value: Value): boolean {
   if (Array.isArray(value)) return value.length > 0
   if (value instanceof Float) return value.value !== 0
   if (value instanceof Map) return value.size > 0
-  if (value instanceof Namespace) return true
+  if (value instanceof Namespace || value instanceof Generator) return true
   if (value instanceof Loop) return true
   for (const key in value) if (Object.hasOwn(value, key)) return true
   return false
@@ -173,7 +215,9 @@ export function dictKeys(dict: Dict): Value[] {
 }
 
 export function dictItems(dict: Dict): Tuple[] {
-  return dictKeys(dict).map((key) => tuple(key, dictGet(dict, key)))
+  const keys = dictKeys(dict)
+  checkList(keys.length)
+  return keys.map((key) => tuple(key, dictGet(dict, key)))
 }
 
 /** A number as its row spells it, where JavaScript's own number says less. */
@@ -216,15 +260,36 @@ export function lengthOf(value: Value): number {
 
 /** @throws Error where it cannot be iterated */
 export function iterate(value: Value): readonly Value[] {
-  if (Array.isArray(value)) return listItems(value)
   if (value === undefined) return []
-  if (typeof value === 'string') return characters(value)
-  if (isDict(value)) return dictKeys(value)
+  if (Array.isArray(value)) {
+    checkList(value.length)
+    return listItems(value)
+  }
+  if (typeof value === 'string') {
+    checkList(value.length)
+    return characters(value)
+  }
+  if (value instanceof Generator) {
+    const rest = value.rest()
+    checkList(rest.length)
+    return rest
+  }
+  if (isDict(value)) {
+    const keys = dictKeys(value)
+    checkList(keys.length)
+    return keys
+  }
   throw new Error(`'${typeName(value)}' object is not iterable`)
 }
 
-export function isIterable(value: Value): boolean {
+/** Whether it has a length and items, or is Undefined, which has both. */
+export function isSequence(value: Value): boolean {
+  if (value instanceof View) return false
   return value === undefined || typeof value === 'string' || Array.isArray(value) || isDict(value)
+}
+
+export function isIterable(value: Value): boolean {
+  return isSequence(value) || value instanceof Generator || value instanceof View
 }
 
 export function equal(a: Value, b: Value): boolean {
@@ -233,10 +298,13 @@ export function equal(a: Value, b: Value): boolean {
   if (typeof a !== 'object' || typeof b !== 'object' || a === null || b === null) return false
   if (Array.isArray(a) || Array.isArray(b)) {
     if (!Array.isArray(a) || !Array.isArray(b) || a.constructor !== b.constructor) return false
-    return a.length === b.length && a.every((_, index) => equal(listItem(a, index), listItem(b, index)))
+    if (a.length !== b.length) return false
+    checkList(a.length)
+    return a.every((_, index) => equal(listItem(a, index), listItem(b, index)))
   }
   if (!isDict(a) || !isDict(b)) return false
   const keys = dictKeys(a)
+  checkList(keys.length)
   return (
     keys.length === dictKeys(b).length &&
     keys.every((key) => dictHas(b, key) && equal(dictGet(a, key), dictGet(b, key)))
@@ -284,6 +352,7 @@ export function contains(container: Value, item: Value): boolean {
   }
   if (Array.isArray(container)) return container.some((_, index) => equal(listItem(container, index), item))
   if (container === undefined) return false
+  if (container instanceof Generator) return container.takeUntil((other) => equal(other, item))
   if (isDict(container)) {
     if (typeof item === 'object' && item !== null) throw new Error(`unhashable type: '${typeName(item)}'`)
     return dictHas(container, item)
@@ -307,7 +376,11 @@ export function repr(value: Value): string {
   if (value instanceof Float) return reprFloat(value.value)
   if (value instanceof Tuple) return `(${value.map(repr).join(', ')}${value.length === 1 ? ',' : ''})`
   if (value instanceof Range) return reprRange(value)
-  if (Array.isArray(value)) return `[${listItems(value).map(repr).join(', ')}]`
+  if (value instanceof View) return reprView(value)
+  if (Array.isArray(value)) {
+    checkList(value.length)
+    return `[${listItems(value).map(repr).join(', ')}]`
+  }
   if (value === undefined) return 'Undefined'
   if (isDict(value))
     return `{${dictItems(value)
@@ -315,6 +388,10 @@ export function repr(value: Value): string {
       .join(', ')}}`
   // Python writes addresses here; no template means to.
   throw new Error(`a ${typeName(value)} cannot be written as text`)
+}
+
+function reprView(view: View): string {
+  throw new Error(`a view of a dict with ${view.length} entries cannot be written as text; make a list of it`)
 }
 
 function reprRange(range: Range): string {
