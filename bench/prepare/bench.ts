@@ -26,6 +26,8 @@ const work = mkdtempSync(join(tmpdir(), 'tunesmith-bench-prepare-'))
 
 interface Answer {
   seconds: number
+  /** Seconds of all threads. */
+  cpu: number
   rows: number
   tokens: number
   supervisedTokens: number
@@ -47,6 +49,7 @@ interface Result {
   supervisedTokens: number
   microBatches: number
   seconds: Record<Kind, number[]>
+  cpu: Record<Kind, number[]>
   /** TRL's reading of the file, on top of its `seconds`. */
   reading: number[]
   /** Writing the cache included. */
@@ -73,6 +76,7 @@ async function measure(tokenizer: string): Promise<Result> {
     compare(readFileSync(paths.ours), readFileSync(paths.trl))
     const { seconds: fill } = await ours.ask<Answer>({ do: 'fill' })
     const seconds: Record<Kind, number[]> = { cold: [], bare: [], cached: [], trl: [] }
+    const cpu: Record<Kind, number[]> = { cold: [], bare: [], cached: [], trl: [] }
     const reading: number[] = []
     const blocked: number[] = []
     for (let round = 0; round < rounds; round++) {
@@ -80,6 +84,7 @@ async function measure(tokenizer: string): Promise<Result> {
       for (const kind of round % 2 === 0 ? KINDS : KINDS.toReversed()) {
         const answer = await (kind === 'trl' ? trl : ours).ask<Answer>({ do: kind })
         seconds[kind].push(answer.seconds)
+        cpu[kind].push(answer.cpu)
         if (kind === 'trl') reading.push(answer.reading)
         if (kind === 'cold') blocked.push(answer.blocked)
       }
@@ -96,6 +101,7 @@ async function measure(tokenizer: string): Promise<Result> {
       supervisedTokens,
       microBatches,
       seconds,
+      cpu,
       reading,
       fill,
       blocked,
@@ -135,10 +141,10 @@ const perSecond = (count: number, seconds: number) => Math.round(count / seconds
 try {
   const results: Result[] = []
   for (const tokenizer of values.tokenizers.split(',')) results.push(await measure(tokenizer))
-  const head = ['tokenizer', 'what', 'seconds', 'rows/s', 'tokens/s', 'against ours cold']
+  const head = ['tokenizer', 'what', 'seconds', 'rows/s', 'tokens/s', 'CPU seconds', 'against ours cold']
   for (const row of [head, head.map(() => '---')]) console.log(`| ${row.join(' | ')} |`)
   const names: Record<Kind, string> = { cold: 'ours', bare: 'bare encodeBatch', cached: 'ours, cached', trl: 'TRL' }
-  for (const { tokenizer, rows, tokens, median: middle } of results) {
+  for (const { tokenizer, rows, tokens, cpu, median: middle } of results) {
     for (const kind of KINDS) {
       const against = {
         cold: 1,
@@ -147,7 +153,9 @@ try {
         trl: middle.trlOverCold,
       }
       const cells = [tokenizer, names[kind], middle[kind].toFixed(2), perSecond(rows, middle[kind])]
-      console.log(`| ${[...cells, perSecond(tokens, middle[kind]), against[kind].toFixed(2)].join(' | ')} |`)
+      console.log(
+        `| ${[...cells, perSecond(tokens, middle[kind]), median(cpu[kind]).toFixed(2), against[kind].toFixed(2)].join(' | ')} |`,
+      )
     }
   }
   const machine = { cpu: cpus()[0]!.model, cores: cpus().length, node: process.version }

@@ -57,16 +57,18 @@ def main(options: argparse.Namespace) -> None:
         began = time.perf_counter()
         dataset = read(options.data)
         reading = time.perf_counter() - began
+        cpu = time.process_time()
         began = time.perf_counter()
         prepared = trainer._prepare_dataset(dataset, tokenizer, trainer.args, False, None, "train")
         seconds = time.perf_counter() - began
+        cpu = time.process_time() - cpu
         if "path" in command:
             with open(command["path"], "wb") as file:
                 for row in prepared:
                     ids, labels = row["input_ids"], row["labels"]
                     file.write(struct.pack(f"<i{len(ids)}i", len(ids), *ids))
                     file.write(bytes(label != -100 for label in labels))
-        return {"seconds": seconds, "reading": reading, "rows": len(prepared)}
+        return {"seconds": seconds, "cpu": cpu, "reading": reading, "rows": len(prepared)}
 
     def say(value: dict) -> None:
         out.write(json.dumps(value) + "\n")

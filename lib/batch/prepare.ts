@@ -71,8 +71,8 @@ async function readOrRecall(
     return { result: kept, template: choice?.template }
   }
   const found = await read(options, tokenizer, hooks)
-  // Of a file that was written to meanwhile nobody knows which content was read.
-  if (await unchanged(files)) await cache.keep(key, found.result, warnings)
+  // Of a file that was written to meanwhile nobody knows which content was read; a glob may match another one now.
+  if (await unchanged(options, files)) await cache.keep(key, found.result, warnings)
   return found
 }
 

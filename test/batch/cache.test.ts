@@ -224,6 +224,15 @@ describe('cache of prepared data', () => {
     assert.equal((await run(given)).cached, true)
   })
 
+  it('keeps nothing where a glob matches another file at the end', async () => {
+    await write('glob-a.jsonl', jsonl(...ROWS.slice(0, 2)))
+    const given = prepareOptions(path('glob-*.jsonl'), { cache: path('glob') })
+    const onProgress = () => writeFileSync(path('glob-b.jsonl'), jsonl(exchange('more', 'mehr')))
+    await prepare(given, tokenizer, { onProgress })
+    assert.equal((await run(given)).cached, false)
+    assert.equal((await run(given)).cached, true)
+  })
+
   it('keeps nothing of data that is refused', async () => {
     const bad = await write('bad.jsonl', jsonl(...ROWS))
     await assert.rejects(prepare(prepareOptions(bad, { cache: path('bad') }), tokenizer), failure('ERR_BAD_ROW'))

@@ -46,13 +46,17 @@ describe('preview', () => {
   ]
 
   it('shows exactly what training gets, whatever the options', async () => {
-    const train = await write('same.jsonl', jsonl(...rows, '{'))
+    const train = await write('same.jsonl', jsonl(...rows, exchange('an <|im_end|> 🦔', 'in text'), '{'))
     const changes: Partial<PrepareOptions>[] = [
       {},
       { trainOn: 'last' },
       { trainOn: 'all' },
       { promptLossWeight: 0.25 },
       { chatTemplate: 'chatml' },
+      { onTooLong: 'truncate-turns' },
+      { onTooLong: 'truncate-left' },
+      { onTooLong: 'truncate-right' },
+      { controlTokensInText: 'escape' },
     ]
     for (const tokenizer of [chatml, rewriting]) {
       for (const change of changes) {
@@ -133,6 +137,16 @@ describe('preview', () => {
       ['user', '<|im_start|>user\nr<|im_end|>\n'],
       ['assistant', '<|im_start|>assistant\ny|second<|im_end|>\n'],
     ])
+  })
+
+  it('names them where the row is cut', async () => {
+    const messages = [...exchange('q '.repeat(30), 'first').messages, ...exchange('r', 'second').messages]
+    const train = await write('cut.jsonl', jsonl({ messages }))
+    const roles = async (onTooLong: PrepareOptions['onTooLong']) =>
+      turns(await previewData(prepareOptions(train, { onTooLong }), chatml, 1))[0]!.map(([role]) => role)
+    assert.deepEqual(await roles('truncate-left'), ['user', 'assistant', 'user', 'assistant'])
+    assert.deepEqual(await roles('truncate-right'), ['user', 'assistant', 'user', 'assistant'])
+    assert.deepEqual(await roles('truncate-turns'), ['user', 'assistant'])
   })
 
   it('keeps apart what a template writes into one turn', async () => {

@@ -87,9 +87,12 @@ async function stamp(path: string): Promise<FileStamp> {
   return { path, size, modified: mtimeNs, inode: ino }
 }
 
-/** Whether all files still are as they were. */
-export async function unchanged(files: readonly FileStamp[]): Promise<boolean> {
-  for (const before of files) {
+/** Whether the data still is in the same files, and all of them are as they were. */
+export async function unchanged({ data }: PrepareOptions, files: readonly FileStamp[]): Promise<boolean> {
+  const named = [...(await resolveFiles(data.train)), ...(await resolveFiles(data.eval))]
+  if (named.length !== files.length) return false
+  for (const [index, before] of files.entries()) {
+    if (named[index]!.path !== before.path) return false
     const now = await stamp(before.path).catch(() => undefined)
     if (!now || now.size !== before.size || now.modified !== before.modified || now.inode !== before.inode) return false
   }
