@@ -4,7 +4,7 @@ import { Escaper } from '../chat/escape.ts'
 import { type ChatTemplate, chooseTemplate } from '../chat/template.ts'
 import type { Tokenizer } from '../chat/tokenizer.ts'
 import { checkCallsRendered, withEmptyContent } from '../chat/tool-calls.ts'
-import { type WeightedText, weightedConversation, weightedText } from '../chat/weights.ts'
+import { type WeightedText, type WeightOptions, weightedConversation, weightedText } from '../chat/weights.ts'
 import { type Conversation, isConversation, type TextRow } from '../data/conversation.ts'
 import { RowProblem } from '../data/rows.ts'
 import { place } from '../data/source.ts'
@@ -14,6 +14,7 @@ import type { Tally } from './tally.ts'
 
 export class RowTexts {
   readonly #options: PrepareOptions
+  readonly #weightOptions: WeightOptions
   readonly #tokenizer: Tokenizer
   readonly #tally: Tally
   /** Refuses look-alikes of control tokens, or makes them text. */
@@ -26,6 +27,8 @@ export class RowTexts {
     this.#options = options
     this.#tokenizer = tokenizer
     this.#tally = tally
+    // Rows are cut at the ends of turns, so these must be known.
+    this.#weightOptions = { ...options, everyTurn: options.onTooLong === 'truncate-turns' }
     this.#controlTokens = options.controlTokensInText === 'error' ? new ControlTokens(tokenizer) : undefined
     this.#escaper = options.controlTokensInText === 'escape' ? new Escaper(tokenizer) : undefined
   }
@@ -82,8 +85,8 @@ export class RowTexts {
     const template = this.#template!
     const escaper = this.#escaper
     const texts = escaper
-      ? weightedConversation(template, escaper.mark(row), this.#options).map((text) => escaper.finish(text))
-      : weightedConversation(template, row, this.#options)
+      ? weightedConversation(template, escaper.mark(row), this.#weightOptions).map((text) => escaper.finish(text))
+      : weightedConversation(template, row, this.#weightOptions)
     checkCallsRendered(template, row)
     return texts
   }

@@ -17,6 +17,8 @@ export interface WeightOptions {
   /** Weight of the tokens that `trainOn` leaves out. */
   promptLossWeight: number
   historyRewrite: HistoryRewrite
+  /** Find every turn that `trainOn` names, also where its weight is that of the text around it. Default false. */
+  everyTurn?: boolean
 }
 
 /** Text to tokenise, with the weight of its characters. */
@@ -45,12 +47,12 @@ export interface WeightedText {
 export function weightedConversation(
   template: ChatTemplate,
   conversation: Conversation,
-  { trainOn, promptLossWeight, historyRewrite }: WeightOptions,
+  { trainOn, promptLossWeight, historyRewrite, everyTurn = false }: WeightOptions,
 ): WeightedText[] {
   const { messages } = conversation
   const base = trainOn === 'all' ? 1 : promptLossWeight
   if (trainOn === 'all') refuseForeignWeights(messages)
-  const turns = spannedTurns(messages, trainOn, base)
+  const turns = spannedTurns(messages, trainOn, everyTurn ? undefined : base)
   if (turns.length === 0 && base === 0) return []
   return renderWithSpans(template, conversation, turns, historyRewrite).map(({ text, spans, shared }: Rendering) => ({
     text,
@@ -86,9 +88,9 @@ export function weightedText(
 }
 
 /**
- * The turns whose place in the text must be known: those whose weight differs from the rest of the text.
+ * The turns whose place in the text must be known: those whose weight differs from `base`, that of the rest of the text.
  */
-function spannedTurns(messages: readonly Message[], trainOn: TrainOn, base: number): number[] {
+function spannedTurns(messages: readonly Message[], trainOn: TrainOn, base: number | undefined): number[] {
   const assistant = [...messages.keys()].filter((index) => messages[index]!.role === 'assistant')
   const candidates = trainOn === 'last' ? assistant.slice(-1) : assistant
   return candidates.filter((index) => (messages[index]!.weight ?? 1) !== base)

@@ -116,6 +116,9 @@ describe('preparing data', () => {
     const some = await write('turns.jsonl', jsonl(turns('one', 'b'.repeat(80)), turns('two')))
     const [first] = (await prepare(options(some, { onTooLong: 'truncate-turns' }), tokenizer)).train.examples
     assert.equal(await tokenizer.decode(first!.ids, { skipSpecial: false }), `${head}one<|im_end|>`)
+    const all = await prepare(options(some, { onTooLong: 'truncate-turns', trainOn: 'all' }), tokenizer)
+    assert.deepEqual([...all.train.examples[0]!.ids], [...first!.ids])
+    assert.ok(all.train.examples[0]!.weights.subarray(1).every((weight) => weight === 1))
   })
 
   it('trains look-alikes of control tokens as text where asked to', async () => {
