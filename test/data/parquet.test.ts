@@ -121,4 +121,17 @@ describe('Parquet', () => {
     const runs = reasons.filter((reason) => /a run of 2147483647 values where \d+ are left/.test(reason))
     assert.ok(runs.length > 2, `${runs.length}`)
   })
+
+  it('with any byte of its footer changed ends, in rows or in an error', async () => {
+    const whole = await readFile(golden('tokens.parquet'))
+    for (let at = whole.length - 8 - whole.readUInt32LE(whole.length - 8); at < whole.length - 8; at++) {
+      const damaged = Buffer.from(whole)
+      // As a number: -3. A negative number of children made the library look for the end of a loop.
+      damaged[at] = 0x05
+      await write('footer.parquet', damaged)
+      await rows(path('footer.parquet'), 'skip').catch((error) =>
+        assert.ok(error instanceof TunesmithError, `${at}: ${error}`),
+      )
+    }
+  })
 })

@@ -8,7 +8,7 @@ import type { AsyncBuffer, ColumnMetaData, FileMetaData, PageHeader, RowGroup, S
 import { parquetHeader } from 'hyparquet/src/column.js'
 import { decompressPage } from 'hyparquet/src/datapage.js'
 import { getMaxDefinitionLevel, getMaxRepetitionLevel, getSchemaPath } from 'hyparquet/src/schema.js'
-import { compressors } from 'hyparquet-compressors'
+import { codecs } from './parquet-codecs.ts'
 
 /** Values of a column in one row group; V8's arrays end at some more, and row groups are made for less. */
 const MOST_VALUES = 1 << 26
@@ -58,7 +58,7 @@ interface Levels {
 
 function checkPage(bytes: Uint8Array, header: PageHeader, column: ColumnMetaData, levels: Levels): void {
   const { data_page_header: v1, data_page_header_v2: v2, dictionary_page_header: dictionary } = header
-  const unpack = (packed: Uint8Array, size: number) => decompressPage(packed, size, column.codec, compressors)
+  const unpack = (packed: Uint8Array, size: number) => decompressPage(packed, size, column.codec, codecs)
   if (dictionary) {
     // An entry has at least a bit.
     checkCount(dictionary.num_values, 8 * header.uncompressed_page_size)

@@ -13,9 +13,9 @@ import {
   parquetSchema,
   type SchemaTree,
 } from 'hyparquet'
-import { compressors } from 'hyparquet-compressors'
 import { TunesmithError } from '../../errors.ts'
 import { isObject, type Json, RowProblem } from '../rows.ts'
+import { codecs } from './parquet-codecs.ts'
 import { checkGroup, chunkStart } from './parquet-pages.ts'
 import type { RawRow } from './raw-row.ts'
 
@@ -45,7 +45,7 @@ export async function* readParquet(path: string): AsyncGenerator<RawRow[]> {
     let row = 0
     for (const [index, group] of metadata.row_groups.entries()) {
       const end = row + Number(group.num_rows)
-      const rows = await readGroup({ file, metadata, compressors, rowStart: row, rowEnd: end }, path, index)
+      const rows = await readGroup({ file, metadata, compressors: codecs, rowStart: row, rowEnd: end }, path, index)
       for (let start = 0; start < rows.length; start += BATCH_ROWS) {
         const batch = rows.slice(start, start + BATCH_ROWS)
         yield batch.map((value) => rawRow(value, ++row))
@@ -59,7 +59,8 @@ export async function* readParquet(path: string): AsyncGenerator<RawRow[]> {
 async function readMetadata(file: AsyncBuffer, path: string): Promise<FileMetaData> {
   let metadata: FileMetaData
   try {
-    metadata = await parquetMetadataAsync(file)
+    // Without its look for geometry, which a damaged schema keeps in an endless loop.
+    metadata = await parquetMetadataAsync(file, { geoparquet: false })
   } catch (error) {
     throw unreadable(path, `its footer is corrupt (${(error as Error).message})`, error)
   }
