@@ -1,6 +1,7 @@
 /** Makes requests with answers: short stories about a given animal, name and thing, and questions about a passage. */
+
+import { Random } from '../random.ts'
 import type { Request } from './check-answer.ts'
-import { Random } from './random.ts'
 import { type EventName, endings, introductions, requests, type Shape, shapes, verbs } from './story-grammar.ts'
 import * as vocabulary from './words.ts'
 import { heldOut, type Name, type Thing, training, type Words } from './words.ts'

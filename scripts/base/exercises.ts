@@ -1,5 +1,5 @@
 /** Rows of the base model's training text that are there to be copied. */
-import type { Random } from './random.ts'
+import type { Random } from '../random.ts'
 
 /** Text with its length in tokens, what separates it from the next piece included. */
 export interface Piece {

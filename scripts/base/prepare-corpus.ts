@@ -17,8 +17,8 @@ import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
 import { createGunzip } from 'node:zlib'
 import { Tokenizer } from 'tokenizers'
+import { Random } from '../random.ts'
 import { exercises, type Piece } from './exercises.ts'
-import { Random } from './random.ts'
 import { Retelling } from './retell.ts'
 
 /** Under the model's context of 512, with room for tokens that a trainer may put around a row. */

@@ -3,7 +3,7 @@
  * model of this size predicts them from memory; fine-tuned, it then answers about an animal of the demonstrations instead
  * of the one in the prompt.
  */
-import type { Random } from './random.ts'
+import type { Random } from '../random.ts'
 import { training } from './words.ts'
 
 /** Chances that a character gets a made-up name, an animal or a thing becomes another, some words announce a story. */

@@ -1,7 +1,7 @@
 /** Files for the readers: rows of every layout in every container, whole or damaged, and what no program would write. */
 import { gzipSync } from 'node:zlib'
 import type { RowFormat } from '../../lib/data/layouts/layout.ts'
-import type { Random } from './random.ts'
+import type { Random } from '../random.ts'
 
 export interface Input {
   /** Name of the file; its end tells the container. */

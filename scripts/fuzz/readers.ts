@@ -11,8 +11,8 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { Random } from '../random.ts'
 import { checkReader } from './check-reader.ts'
-import { Random } from './random.ts'
 import { type Input, nextInput } from './reader-inputs.ts'
 
 /** A hundred inputs take less, on a busy machine too; where they do not, the readers hang. */

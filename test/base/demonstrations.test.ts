@@ -3,8 +3,8 @@ import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { checkAnswer } from '../../scripts/base/check-answer.ts'
 import { DEMONSTRATIONS, expand, HELD_OUT_PROMPTS, makeAll } from '../../scripts/base/demonstrations.ts'
-import { Random } from '../../scripts/base/random.ts'
 import { heldOut as heldOutWords, training } from '../../scripts/base/words.ts'
+import { Random } from '../../scripts/random.ts'
 
 interface Row {
   messages: { role: string; content: string }[]

@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { checkReader } from '../../scripts/fuzz/check-reader.ts'
-import { Random } from '../../scripts/fuzz/random.ts'
 import { nextInput } from '../../scripts/fuzz/reader-inputs.ts'
+import { Random } from '../../scripts/random.ts'
 
 // The long runs are scripts/fuzz/readers.ts; here a few hundred inputs keep it working.
 describe('readers under damaged and hostile files', () => {

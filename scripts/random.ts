@@ -25,6 +25,10 @@ export class Random {
     return least + this.below(most - least + 1)
   }
 
+  chance(probability: number): boolean {
+    return this.next() < probability
+  }
+
   pick<T>(items: readonly T[]): T {
     if (items.length === 0) throw new RangeError('Nothing to pick from.')
     return items[this.below(items.length)]!
