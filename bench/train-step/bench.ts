@@ -173,7 +173,13 @@ if (!existsSync(join(values.model, 'config.json'))) {
   if (status !== 0) throw new Error(`${values.python} did not make the model:\n${stderr}`)
 }
 const result = {
-  machine: { cpu: cpus()[0]!.model, cores: cpus().length, backends: addon().backends() },
+  machine: {
+    cpu: cpus()[0]!.model,
+    cores: cpus().length,
+    backends: addon()
+      .backends()
+      .filter(({ available }) => available),
+  },
   setting: {
     layers: Number(values.layers),
     sequences,
