@@ -7,7 +7,7 @@ import type { ReadReport } from '../data/read.ts'
 import { place } from '../data/source.ts'
 import type { Warning } from '../errors.ts'
 import { countSupervised } from './example-set.ts'
-import type { DataCounts, PrepareOptions } from './prepared.ts'
+import type { DataCounts, DroppedRows, PrepareOptions } from './prepared.ts'
 
 /** What a pass has counted, before it is known which conversations train. */
 export type PassCounts = Omit<DataCounts, 'used' | 'evaluated'>
@@ -25,6 +25,15 @@ export class Dropped {
   get entry(): { count: number; examples: string[] } {
     return { count: this.count, examples: this.examples }
   }
+
+  /** The examples, and whether they are all. */
+  get shown(): string {
+    return shownExamples(this)
+  }
+}
+
+function shownExamples({ count, examples }: Pick<DroppedRows, 'count' | 'examples'>): string {
+  return `${examples.join(', ')}${count > examples.length ? ', ...' : ''}`
 }
 
 /** Filled by every stage of the preparation, over both sides. */
@@ -92,17 +101,15 @@ export class Tally {
   /** The warnings of every stage, then those that the counts deserve. */
   allWarnings(): Warning[] {
     const dropped = this.#dropped().map(({ reason, count, examples }) => {
-      const shown = `${examples.join(', ')}${count > examples.length ? ', ...' : ''}`
-      const message = `${count} of ${this.report.rows} rows dropped, ${reason}: ${shown}`
+      const message = `${count} of ${this.report.rows} rows dropped, ${reason}: ${shownExamples({ count, examples })}`
       return { code: 'WARN_ROWS_DROPPED', message }
     })
     return [...this.warnings, ...dropped, ...this.#truncation(), ...this.#fillings(), ...this.#sharedTokens()]
   }
 
   #truncation(): Warning[] {
-    const { count, examples } = this.truncated
+    const { count, shown } = this.truncated
     if (count === 0) return []
-    const shown = `${examples.join(', ')}${count > examples.length ? ', ...' : ''}`
     const lost = `${this.truncatedTokens} tokens, ${this.truncatedSupervisedTokens} of them with loss`
     const stops = this.unstopped > 0 ? `; ${this.unstopped} trained turns lost their stop token` : ''
     const message = `${count} rows cut to ${this.#maxLength} tokens, which lost ${lost}${stops}: ${shown}`
@@ -110,9 +117,8 @@ export class Tally {
   }
 
   #fillings(): Warning[] {
-    const { count, examples } = this.filled
+    const { count, shown } = this.filled
     if (count === 0) return []
-    const shown = `${examples.join(', ')}${count > examples.length ? ', ...' : ''}`
     const message =
       `${count} conversations have turns that call tools and have no content, which the chat template refuses; they are ` +
       `rendered with empty content, and have to be at inference: ${shown}`

@@ -5,30 +5,22 @@ import { turns } from '../data/layouts/message.ts'
 import { RowProblem } from '../data/rows.ts'
 import { TunesmithError } from '../errors.ts'
 import { optionError, schemaProblems } from '../trainer/option-errors.ts'
+import { integer, notNegative, number, oneOf, path } from '../trainer/option-parts.ts'
 import type { GenerateOptions, LoadModelOptions } from './model.ts'
 
-const number = (error: string, accepts: (value: number) => boolean) =>
-  z.number({ error }).refine(accepts, { error }).optional()
-
-const integer = (from: number) =>
-  number(`an integer from ${from} up`, (value) => Number.isSafeInteger(value) && value >= from)
-
-const oneOf = <const T extends readonly [string, ...string[]]>(...values: T) =>
-  z.enum(values, { error: `one of ${values.map((value) => `'${value}'`).join(', ')}` }).optional()
-
 const loading = z.strictObject({
-  device: oneOf('auto', 'cuda', 'cpu', 'reference'),
-  precision: oneOf('auto', 'float32', 'bfloat16'),
-  threads: integer(0),
-  maxContext: integer(1),
-  chatTemplate: z.string({ error: "'model', the name of a built-in template or a path" }).optional(),
+  device: oneOf('auto', 'cuda', 'cpu', 'reference').optional(),
+  precision: oneOf('auto', 'float32', 'bfloat16').optional(),
+  threads: integer(0).optional(),
+  maxContext: integer(1).optional(),
+  chatTemplate: path("'model', the name of a built-in template or the path of a Jinja file").optional(),
 })
 
 const generating = z.strictObject({
-  maxNewTokens: integer(1),
-  temperature: number('a number from 0 up', (value) => value >= 0 && Number.isFinite(value)),
-  topP: number('a number above 0, at most 1', (value) => value > 0 && value <= 1),
-  seed: integer(0),
+  maxNewTokens: integer(1).optional(),
+  temperature: notNegative.optional(),
+  topP: number('a number above 0, at most 1', (value) => value > 0 && value <= 1).optional(),
+  seed: integer(0).optional(),
   signal: z.instanceof(AbortSignal, { error: 'an AbortSignal' }).optional(),
   onToken: z.custom<unknown>((value) => typeof value === 'function', { error: 'a function' }).optional(),
 })

@@ -1,36 +1,10 @@
 /**
- * The schema of TrainerOptions. The message of each part is the end of the sentence "expected ...": option-errors.ts
- * puts the path before it and what was found behind it. Defaults live in parseOptions, so that what was given
+ * The schema of TrainerOptions, of the parts in option-parts.ts. Defaults live in parseOptions, so that what was given
  * explicitly can still be told from what was not.
  */
 import { z } from 'zod'
 import { everyExpectation, parseEvery } from './every.ts'
-
-const number = (error: string, accepts: (value: number) => boolean) => z.number({ error }).refine(accepts, { error })
-
-const integer = (from: number) =>
-  number(`an integer from ${from} up`, (value) => Number.isSafeInteger(value) && value >= from)
-
-const positive = number('a number above 0', (value) => value > 0)
-
-const notNegative = number('a number from 0 up', (value) => value >= 0)
-
-const below1 = number('a number from 0 to below 1', (value) => value >= 0 && value < 1)
-
-const upTo1 = number('a number from 0 to 1', (value) => value >= 0 && value <= 1)
-
-const boolean = z.boolean({ error: 'true or false' })
-
-const path = (what: string) => z.string({ error: what }).refine((text) => text.trim() !== '', { error: what })
-
-const oneOf = <const T extends readonly [string, ...string[]]>(...values: T) =>
-  z.enum(values, { error: listed(values) })
-
-/** 'a', 'b' or 'c' */
-function listed(values: readonly string[]): string {
-  const quoted = values.map((value) => `'${value}'`)
-  return `${quoted.slice(0, -1).join(', ')} or ${quoted.at(-1)}`
-}
+import { below1, boolean, integer, notNegative, oneOf, path, positive, upTo1 } from './option-parts.ts'
 
 const format = oneOf('auto', 'messages', 'sharegpt', 'alpaca', 'prompt-completion', 'text', 'tokens')
 

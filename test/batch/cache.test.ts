@@ -12,7 +12,7 @@ import type { Tokenizer } from '../../lib/chat/tokenizer.ts'
 import { parseOptions } from '../../lib/trainer/options.ts'
 import { toyTokenizer } from '../chat/helpers.ts'
 import { exchange, failure, jsonl, temporaryFolder } from '../data/helpers.ts'
-import { example, exampleSets, prepareOptions } from './helpers.ts'
+import { example, exampleSets, nothingLost, prepareOptions } from './helpers.ts'
 
 const REWRITING =
   "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content if loop.last else m.content.split('|')[-1] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -251,15 +251,7 @@ describe('cache of prepared data', () => {
       train: { pieces: [[example(line, 3)]], keys: [] },
       counts: {
         rows: 1,
-        dropped: [],
-        droppedTokens: 0,
-        droppedSupervisedTokens: 0,
-        truncated: 0,
-        truncatedTokens: 0,
-        truncatedSupervisedTokens: 0,
-        unstopped: 0,
-        split: 0,
-        straddling: 0,
+        ...nothingLost,
       },
       warnings: [],
       formats: [],

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { type ExampleSet, exampleSet } from '../../lib/batch/example-set.ts'
-import type { PrepareOptions } from '../../lib/batch/prepared.ts'
+import type { DataCounts, PrepareOptions } from '../../lib/batch/prepared.ts'
 import type { Example } from '../../lib/data/conversation.ts'
 
 /** An example whose ids are consecutive from `first`, so that every token tells where it came from. */
@@ -39,6 +39,19 @@ export const exampleSets: fc.Arbitrary<ExampleSet> = fc
       ),
     )
   })
+
+/** What a preparation counts where nothing was lost. */
+export const nothingLost = {
+  dropped: [],
+  droppedTokens: 0,
+  droppedSupervisedTokens: 0,
+  truncated: 0,
+  truncatedTokens: 0,
+  truncatedSupervisedTokens: 0,
+  unstopped: 0,
+  split: 0,
+  straddling: 0,
+} satisfies Partial<DataCounts>
 
 const DEFAULTS: Omit<PrepareOptions, 'data'> = {
   chatTemplate: 'model',

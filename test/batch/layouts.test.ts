@@ -4,21 +4,10 @@ import type { PrepareOptions } from '../../lib/batch/prepared.ts'
 import type { Tokenizer } from '../../lib/chat/tokenizer.ts'
 import { toyTokenizer } from '../chat/helpers.ts'
 import { exchange, failure, jsonl, temporaryFolder } from '../data/helpers.ts'
+import { prepareOptions } from './helpers.ts'
 
-function options(path: string, changes: Partial<PrepareOptions> = {}): PrepareOptions {
-  return {
-    data: { train: [{ path, format: 'auto' }], eval: [], evalFraction: 0, onBadRow: 'error' },
-    chatTemplate: 'chatml',
-    historyRewrite: 'split',
-    controlTokensInText: 'error',
-    trainOn: 'assistant',
-    promptLossWeight: 0,
-    maxLength: 100,
-    onTooLong: 'drop',
-    seed: 42,
-    ...changes,
-  }
-}
+const options = (path: string, changes: Partial<PrepareOptions> = {}) =>
+  prepareOptions(path, { chatTemplate: 'chatml', ...changes })
 
 describe('preparing rows of each layout', () => {
   const { path, write } = temporaryFolder()

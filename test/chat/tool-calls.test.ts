@@ -7,6 +7,7 @@ import { ChatTemplate } from '../../lib/chat/template.ts'
 import { Tokenizer } from '../../lib/chat/tokenizer.ts'
 import { checkCallsRendered, remedy, withEmptyContent } from '../../lib/chat/tool-calls.ts'
 import type { Conversation } from '../../lib/data/conversation.ts'
+import { prepareOptions } from '../batch/helpers.ts'
 import { itShared, shared } from '../shared.ts'
 import { scratchFolder } from '../trainer/runs.ts'
 
@@ -68,23 +69,7 @@ describe('tool calls that a template does not expect', () => {
     const [train, template] = [join(folder, 'train.jsonl'), join(folder, 'template.jinja')]
     writeFileSync(train, rows.map((each) => `${JSON.stringify(each)}\n`).join(''))
     writeFileSync(template, source)
-    const data = {
-      train: [{ path: train, format: 'auto' as const }],
-      eval: [],
-      evalFraction: 0,
-      onBadRow: 'error' as const,
-    }
-    const options = {
-      historyRewrite: 'split',
-      controlTokensInText: 'error',
-      trainOn: 'assistant',
-      onTooLong: 'drop',
-    } as const
-    const rest = { promptLossWeight: 0, maxLength: 512, seed: 1, cache: false, templateVariables: {} }
-    return prepare(
-      { ...options, ...rest, data, chatTemplate: template } as Parameters<typeof prepare>[0],
-      await Tokenizer.load(base),
-    )
+    return prepare(prepareOptions(train, { chatTemplate: template, maxLength: 512 }), await Tokenizer.load(base))
   }
 
   it('train with empty content, said aloud; never without their calls', async () => {
@@ -100,26 +85,8 @@ describe('tool calls that a template does not expect', () => {
 
   itShared('of real data train with Qwen3', async () => {
     const path = shared('data/tool-calling/glaive_toolcall_en_demo.messages.jsonl')
-    const data = { train: [{ path, format: 'auto' as const }], eval: [], evalFraction: 0, onBadRow: 'error' as const }
-    const options = {
-      historyRewrite: 'split',
-      controlTokensInText: 'error',
-      trainOn: 'assistant',
-      onTooLong: 'drop',
-    } as const
-    const rest = {
-      promptLossWeight: 0,
-      maxLength: 32768,
-      seed: 1,
-      cache: false,
-      templateVariables: {},
-      chatTemplate: 'model',
-    }
     const tokenizer = await Tokenizer.load(shared('tokenizers/qwen3'))
-    const { counts, warnings } = await prepare(
-      { ...options, ...rest, data } as Parameters<typeof prepare>[0],
-      tokenizer,
-    )
+    const { counts, warnings } = await prepare(prepareOptions(path, { maxLength: 32768 }), tokenizer)
     assert.equal(counts.used, 300)
     assert.match(warnings.find(({ code }) => code === 'WARN_EMPTY_CONTENT')!.message, /^153 conversations/)
   })

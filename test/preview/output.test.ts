@@ -7,6 +7,7 @@ import { htmlPreview } from '../../lib/preview/html.ts'
 import { jsonPreview } from '../../lib/preview/json.ts'
 import type { Preview, PreviewToken } from '../../lib/preview/preview.ts'
 import { terminalPreview } from '../../lib/preview/terminal.ts'
+import { nothingLost } from '../batch/helpers.ts'
 import { tunesmithHere } from '../cli/spawn.ts'
 import { exchange, failure, jsonl } from '../data/helpers.ts'
 import { scratchFolder, tinyOptions } from '../trainer/runs.ts'
@@ -50,15 +51,8 @@ const preview: Preview = {
   formats: [{ file: 'chat<1>.jsonl', format: 'messages', evidence: 'has "messages" & more' }],
   counts: {
     rows: 1,
-    dropped: [],
-    droppedTokens: 0,
-    droppedSupervisedTokens: 0,
-    truncated: 0,
-    truncatedTokens: 0,
-    truncatedSupervisedTokens: 0,
-    unstopped: 0,
+    ...nothingLost,
     split: 1,
-    straddling: 0,
   },
   warnings: [{ code: 'WARN_X', message: 'beware of <script>' }],
 }
