@@ -92,6 +92,7 @@ class Decoder {
   void forward_attention(size_t layer, Tensor norm);
   void forward_last_attention(size_t layer, Tensor norm);
   void forward_mlp(size_t layer, int64_t rows, Tensor residual, bool again);
+  void forward_linear(Tensor y, Tensor x, const Linear& linear);
   // backward.cc
   void backward(bool first, const std::atomic<bool>& cancel);
   void backward_mlp(size_t layer, Tensor dx, Tensor dx_compute, bool first);

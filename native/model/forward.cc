@@ -19,6 +19,11 @@ void Decoder::forward(const std::atomic<bool>& cancel) {
                            delta_.slice_rows(0, rows()), parameters_->final_norm, spec_.norm_epsilon);
 }
 
+// Every projection of the layers and the head goes through here and through backward_linear().
+void Decoder::forward_linear(Tensor y, Tensor x, const Linear& linear) {
+  backend_.linear_forward(y, x, linear.weight, linear.bias);
+}
+
 // `again`: the layer's input is there already and only what its backward reads is wanted.
 void Decoder::forward_layer(size_t layer, bool again) {
   const LayerParameters& p = parameters_->layers[layer];
@@ -45,14 +50,14 @@ void Decoder::forward_attention(size_t layer, Tensor norm) {
   LayerActivations& a = activations(layer);
   const int64_t q_size = spec_.q_size(), kv_size = spec_.kv_size();
   const Tensor qkv = a.qkv.slice_rows(0, tokens()), attended = a.attended.slice_rows(0, tokens());
-  backend_.linear_forward(qkv, norm, p.qkv.weight, p.qkv.bias);
+  forward_linear(qkv, norm, p.qkv);
   backend_.rope(qkv.slice_cols(0, q_size + kv_size), spec_.heads + spec_.kv_heads, spec_.head_dim, rope_table_,
                 batch_->positions, false);
   const Tensor q = qkv.slice_cols(0, q_size);
   Tensor k = qkv.slice_cols(q_size, kv_size), v = qkv.slice_cols(q_size + kv_size, kv_size);
   remember(layer, k, v);
   backend_.attention_forward(attended, a.lse.slice_rows(0, tokens()), q, k, v, batch_->attention(), attention_shape_);
-  backend_.linear_forward(delta_.slice_rows(0, tokens()), attended, p.o.weight, p.o.bias);
+  forward_linear(delta_.slice_rows(0, tokens()), attended, p.o);
 }
 
 void Decoder::forward_last_attention(size_t layer, Tensor norm) {
@@ -61,16 +66,16 @@ void Decoder::forward_last_attention(size_t layer, Tensor norm) {
   const int64_t kv_size = spec_.kv_size();
   const Tensor kv = a.kv.slice_rows(0, tokens()), q = a.q.slice_rows(0, rows());
   const Tensor attended = a.attended.slice_rows(0, rows()), norm_rows = norm_rows_.slice_rows(0, rows());
-  backend_.linear_forward(kv, norm, p.kv.weight, p.kv.bias);
+  forward_linear(kv, norm, p.kv);
   backend_.gather_rows(norm_rows, norm, batch_->supervised_rows);
-  backend_.linear_forward(q, norm_rows, p.q.weight, p.q.bias);
+  forward_linear(q, norm_rows, p.q);
   Tensor k = kv.slice_cols(0, kv_size), v = kv.slice_cols(kv_size, kv_size);
   backend_.rope(k, spec_.kv_heads, spec_.head_dim, rope_table_, batch_->positions, false);
   backend_.rope(q, spec_.heads, spec_.head_dim, rope_table_, batch_->supervised_positions, false);
   remember(layer, k, v);
   backend_.attention_forward(attended, a.lse.slice_rows(0, rows()), q, k, v, batch_->supervised_attention(),
                              attention_shape_);
-  backend_.linear_forward(delta_.slice_rows(0, rows()), attended, p.o.weight, p.o.bias);
+  forward_linear(delta_.slice_rows(0, rows()), attended, p.o);
 }
 
 // residual: the stream before the attention's delta, which joins it here.
@@ -81,10 +86,10 @@ void Decoder::forward_mlp(size_t layer, int64_t rows, Tensor residual, bool agai
   const Tensor gate_up = a.gate_up.slice_rows(0, rows);
   backend_.rmsnorm_forward(a.middle.slice_rows(0, rows), norm, a.mlp_rstd.slice_cols(0, rows), residual, delta,
                            p.mlp_norm, spec_.norm_epsilon);
-  backend_.linear_forward(gate_up, norm, p.gate_up.weight, p.gate_up.bias);
+  forward_linear(gate_up, norm, p.gate_up);
   if (again) return;
   backend_.gated_forward(act, gate_up, Activation::kSilu);
-  backend_.linear_forward(delta, act, p.down.weight, p.down.bias);
+  forward_linear(delta, act, p.down);
 }
 
 }  // namespace tunesmith

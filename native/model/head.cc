@@ -5,7 +5,7 @@ namespace tunesmith {
 
 Tensor Decoder::logits_of(int64_t first, int64_t count) {
   const Tensor logits = logits_.slice_rows(0, count);
-  backend_.linear_forward(logits, hidden_.slice_rows(first, count), parameters_->head.weight, {});
+  forward_linear(logits, hidden_.slice_rows(first, count), parameters_->head);
   return logits;
 }
 
@@ -25,8 +25,7 @@ LossSums Decoder::head(bool training, double scale, bool first) {
     if (!training) continue;
     Linear& head = parameters_->head;
     const Tensor hidden = hidden_.slice_rows(start, size);
-    backend_.linear_backward_weight(head.grad, dlogits, hidden, !(first && start == 0));
-    backend_.linear_backward_input(dnorm_rows_.slice_rows(start, size), dlogits, head.weight, false);
+    backward_linear(dnorm_rows_.slice_rows(start, size), dlogits, hidden, head, first && start == 0);
   }
 
   const size_t real = size_t(batch_->rows);
