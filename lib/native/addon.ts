@@ -5,6 +5,14 @@ export type ComputeType = 'float64' | 'float32' | 'bfloat16'
 /** Types in which parameters cross the boundary; conversion happens natively. */
 export type StorageType = 'float64' | 'float32' | 'bfloat16' | 'float16'
 
+/** One rotary table (arXiv 2104.09864). */
+export interface RopeTable {
+  /** [rotaryDim / 2] angular frequencies in radians per position, scaling already applied. */
+  inverseFrequencies: Float64Array
+  /** Multiplies cos and sin: the attention factor of yarn (arXiv 2309.00071) and longrope (arXiv 2402.13753); else 1. */
+  scale: number
+}
+
 /** One description of a decoder for every model family. */
 export interface DecoderSpec {
   vocabSize: number
@@ -14,15 +22,56 @@ export interface DecoderSpec {
   kvHeads: number
   headDim: number
   intermediateSize: number
-  /** Longest sequence; rows of the rotary table. */
+  /** Longest conversation in tokens; rows of each rotary table. */
   maxPositions: number
+  /** `layer` subtracts the mean, and has a bias where `normBias` says so. */
+  norm: 'rms' | 'layer'
   normEpsilon: number
-  /** headDim / 2 angular frequencies, scaling already applied. */
-  ropeInverseFrequencies: Float64Array
+  /** Gemma: y = x̂ · (1 + w). */
+  normUnitOffset: boolean
+  normBias: boolean
+  /** `pre`: of each block's input (Llama). `post`: of its output, before it joins the residual stream (OLMo 2). */
+  blockNorms: 'pre' | 'post' | 'pre+post'
+  /** GPT-NeoX: x + attention(norm₁(x)) + mlp(norm₂(x)). */
+  parallelResidual: boolean
+  /**
+   * Norm of q and k before the rotary embedding, of the same kind as the others. `head`: over each head, weights
+   * [headDim] shared by the heads (Qwen3). `full`: over the whole width (OLMo 2).
+   */
+  qkNorm: 'none' | 'head' | 'full'
+  /** On q, k and v. */
   attentionBias: boolean
   attentionOutputBias: boolean
+  /** Scores are attentionScale · q·k; headDim^-0.5 almost everywhere. */
+  attentionScale: number
+  /** Scores become cap · tanh(scores / cap); 0 = none (Gemma 2). */
+  attentionSoftcap: number
+  /** [layers] tokens that a query sees, its own included; 0 = all before it. */
+  layerWindows: Int32Array
+  ropes: RopeTable[]
+  /** [layers] index into `ropes`; -1 = no rotary embedding in this layer. */
+  layerRopes: Int32Array
+  /** The first so many elements of each head are rotated; headDim almost everywhere, 0 without `ropes`. */
+  rotaryDim: number
+  /** Conversations of more tokens read the table after their layer's (Phi-3's long factors); 0 = none. */
+  longRopeThreshold: number
+  /** `gated`: down(act(gate(x)) · up(x)). `plain`: down(act(up(x))). */
+  mlp: 'gated' | 'plain'
+  /** `gelu` is the exact one, by erf; `gelu_tanh` its approximation (arXiv 1606.08415). */
+  activation: 'silu' | 'gelu' | 'gelu_tanh' | 'relu'
   mlpBias: boolean
   tiedEmbeddings: boolean
+  headBias: boolean
+  /** Multiplies the token embeddings (Gemma, Granite); 1 = none. */
+  embeddingScale: number
+  /** Rows of a learned position table that is added to the embeddings (GPT-2); 0 = none. */
+  learnedPositions: number
+  /** Multiplies what each block adds to the residual stream (Granite); 1 = none. */
+  residualScale: number
+  /** Multiplies the logits (Granite); 1 = none. */
+  logitScale: number
+  /** Logits become cap · tanh(logits / cap); 0 = none (Gemma 2). */
+  logitSoftcap: number
 }
 
 /** Conversations laid end to end, without padding. */

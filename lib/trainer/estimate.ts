@@ -19,9 +19,12 @@ const probeVocabulary = 4096
 export async function estimateSeconds(setup: Setup): Promise<number> {
   const { engineOptions, train, plan } = setup
   const tokens = Math.min(probeTokens, engineOptions.maxTokens)
+  const layers = Math.min(probeLayers, engineOptions.spec.layers)
   const spec: DecoderSpec = {
     ...engineOptions.spec,
-    layers: Math.min(probeLayers, engineOptions.spec.layers),
+    layers,
+    layerWindows: engineOptions.spec.layerWindows.slice(0, layers),
+    layerRopes: engineOptions.spec.layerRopes.slice(0, layers),
     vocabSize: Math.min(probeVocabulary, engineOptions.spec.vocabSize),
   }
   const share = train.supervisedTokens / train.tokens
@@ -76,8 +79,8 @@ function operations(spec: DecoderSpec, tokens: number, share: number, length: nu
   return tokens * (spec.layers * (layerParameters(spec) + attention) + share * spec.vocabSize * spec.hiddenSize)
 }
 
-function layerParameters({ hiddenSize, heads, kvHeads, headDim, intermediateSize }: DecoderSpec): number {
-  return hiddenSize * (2 * (heads + kvHeads) * headDim + 3 * intermediateSize)
+function layerParameters({ hiddenSize, heads, kvHeads, headDim, intermediateSize, mlp }: DecoderSpec): number {
+  return hiddenSize * (2 * (heads + kvHeads) * headDim + (mlp === 'gated' ? 3 : 2) * intermediateSize)
 }
 
 function parameterCount(spec: DecoderSpec): number {

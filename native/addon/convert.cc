@@ -46,6 +46,33 @@ std::vector<T> elements(Napi::Object parent, const char* key, napi_typedarray_ty
   return {array.Data(), array.Data() + array.ElementLength()};
 }
 
+// One of `names`, as the enumerator at the same place.
+template <class Enum>
+Enum choice(Napi::Object object, const char* key, std::initializer_list<const char*> names) {
+  const std::string value = text(object, key);
+  int index = 0;
+  std::string list;
+  for (const char* name : names) {
+    if (value == name) return Enum(index);
+    list += (index++ ? ", '" : "'") + std::string(name) + "'";
+  }
+  refuse(std::string(key) + " is '" + value + "'; one of " + list + " is supported");
+}
+
+std::vector<RopeTable> rope_tables(Napi::Object parent) {
+  const Napi::Value value = parent.Get("ropes");
+  if (!value.IsArray()) refuse("ropes is not an array");
+  const Napi::Array array = value.As<Napi::Array>();
+  std::vector<RopeTable> tables;
+  for (uint32_t i = 0; i < array.Length(); i++) {
+    const Napi::Value entry = array.Get(i);
+    if (!entry.IsObject()) refuse("ropes[" + std::to_string(i) + "] is not an object");
+    const Napi::Object table = entry.As<Napi::Object>();
+    tables.push_back({elements<double>(table, "inverseFrequencies", napi_float64_array), number(table, "scale")});
+  }
+  return tables;
+}
+
 DecoderSpec decoder_spec(Napi::Object in) {
   DecoderSpec spec;
   spec.vocab_size = integer(in, "vocabSize");
@@ -56,12 +83,32 @@ DecoderSpec decoder_spec(Napi::Object in) {
   spec.head_dim = int32_t(integer(in, "headDim"));
   spec.intermediate_size = integer(in, "intermediateSize");
   spec.max_positions = integer(in, "maxPositions");
+  spec.norm = choice<NormKind>(in, "norm", {"rms", "layer"});
   spec.norm_epsilon = number(in, "normEpsilon");
-  spec.rope_inverse_frequencies = elements<double>(in, "ropeInverseFrequencies", napi_float64_array);
+  spec.norm_unit_offset = boolean(in, "normUnitOffset");
+  spec.norm_bias = boolean(in, "normBias");
+  spec.block_norms = choice<BlockNorms>(in, "blockNorms", {"pre", "post", "pre+post"});
+  spec.parallel_residual = boolean(in, "parallelResidual");
+  spec.qk_norm = choice<QkNorm>(in, "qkNorm", {"none", "head", "full"});
   spec.attention_bias = boolean(in, "attentionBias");
   spec.attention_output_bias = boolean(in, "attentionOutputBias");
+  spec.attention_scale = number(in, "attentionScale");
+  spec.attention_softcap = number(in, "attentionSoftcap");
+  spec.layer_windows = elements<int32_t>(in, "layerWindows", napi_int32_array);
+  spec.ropes = rope_tables(in);
+  spec.layer_ropes = elements<int32_t>(in, "layerRopes", napi_int32_array);
+  spec.rotary_dim = int32_t(integer(in, "rotaryDim"));
+  spec.long_rope_threshold = integer(in, "longRopeThreshold");
+  spec.mlp = choice<MlpKind>(in, "mlp", {"gated", "plain"});
+  spec.activation = choice<Activation>(in, "activation", {"silu", "gelu", "gelu_tanh", "relu"});
   spec.mlp_bias = boolean(in, "mlpBias");
   spec.tied_embeddings = boolean(in, "tiedEmbeddings");
+  spec.head_bias = boolean(in, "headBias");
+  spec.embedding_scale = number(in, "embeddingScale");
+  spec.learned_positions = integer(in, "learnedPositions");
+  spec.residual_scale = number(in, "residualScale");
+  spec.logit_scale = number(in, "logitScale");
+  spec.logit_softcap = number(in, "logitSoftcap");
   spec.validate();
   return spec;
 }

@@ -22,7 +22,7 @@ namespace tunesmith {
 // Raised whenever the meaning or order of anything in this file changes.
 constexpr int kBackendInterfaceVersion = 1;
 
-enum class Activation : uint8_t { kSilu };
+enum class Activation : uint8_t { kSilu, kGelu, kGeluTanh, kRelu };
 
 // One weight matrix of the model: y[M,N] = x[M,K] · W[N,K]ᵀ.
 struct LinearWeight {

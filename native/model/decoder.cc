@@ -27,7 +27,7 @@ Decoder::Decoder(const DecoderSpec& spec, const DecoderOptions& options, Backend
       wide_(wide(options.compute)),
       max_tokens_(round_up(options.limits.tokens, backend.row_bucket())),
       max_rows_(round_up(std::min(options.limits.supervised, options.limits.tokens), backend.row_bucket())),
-      attention_shape_{spec.heads, spec.kv_heads, spec.head_dim, 1 / std::sqrt(double(spec.head_dim))} {
+      attention_shape_{spec.heads, spec.kv_heads, spec.head_dim, spec.attention_scale} {
   spec_.validate();
   if (!backend.supports(compute_))
     throw CodedError("ERR_UNSUPPORTED_DTYPE",
@@ -140,7 +140,7 @@ void Decoder::upload_rope_table() {
   std::vector<float> narrow(row.size());
   for (int64_t p = 0; p < spec_.max_positions; p++) {
     for (int64_t i = 0; i < half; i++) {
-      const double angle = float(p) * float(spec_.rope_inverse_frequencies[size_t(i)]);
+      const double angle = float(p) * float(spec_.ropes[0].inverse_frequencies[size_t(i)]);
       row[size_t(i)] = std::cos(angle);
       row[size_t(half + i)] = std::sin(angle);
     }

@@ -7,8 +7,11 @@ const withFields = (fields: Config): Config => ({ ...tinyConfig, ...fields })
 
 describe('a Llama config', () => {
   it('becomes a spec', () => {
-    const { ropeInverseFrequencies, ...spec } = read(tinyConfig).spec
-    assert.equal(ropeInverseFrequencies.length, 3)
+    const { ropes, ...spec } = read(tinyConfig).spec
+    assert.deepEqual(
+      ropes.map(({ inverseFrequencies, scale }) => [inverseFrequencies.length, scale]),
+      [[3, 1]],
+    )
     assert.deepEqual(spec, {
       vocabSize: 17,
       hiddenSize: 12,
@@ -18,11 +21,31 @@ describe('a Llama config', () => {
       headDim: 6,
       intermediateSize: 20,
       maxPositions: 64,
+      norm: 'rms',
       normEpsilon: 1e-5,
+      normUnitOffset: false,
+      normBias: false,
+      blockNorms: 'pre',
+      parallelResidual: false,
+      qkNorm: 'none',
       attentionBias: true,
       attentionOutputBias: true,
+      attentionScale: 6 ** -0.5,
+      attentionSoftcap: 0,
+      layerWindows: Int32Array.of(0, 0),
+      layerRopes: Int32Array.of(0, 0),
+      rotaryDim: 6,
+      longRopeThreshold: 0,
+      mlp: 'gated',
+      activation: 'silu',
       mlpBias: true,
       tiedEmbeddings: false,
+      headBias: false,
+      embeddingScale: 1,
+      learnedPositions: 0,
+      residualScale: 1,
+      logitScale: 1,
+      logitSoftcap: 0,
     })
   })
 
@@ -49,10 +72,7 @@ describe('a Llama config', () => {
     assert.equal(spec.maxPositions, 2048)
     assert.equal(spec.normEpsilon, 1e-6)
     assert.equal(spec.attentionBias || spec.attentionOutputBias || spec.mlpBias || spec.tiedEmbeddings, false)
-    assert.deepEqual(
-      spec.ropeInverseFrequencies,
-      read(withFields({ hidden_size: 16, head_dim: 4, rope_theta: 1e4 })).spec.ropeInverseFrequencies,
-    )
+    assert.deepEqual(spec.ropes, read(withFields({ hidden_size: 16, head_dim: 4, rope_theta: 1e4 })).spec.ropes)
   })
 
   it('lists its parameters in native names beside the checkpoint’s', () => {
@@ -96,9 +116,9 @@ describe('a Llama config', () => {
       { rope_theta: undefined, rope_parameters: { rope_type: 'llama3', rope_theta: 5e5, ...llama3 } },
       { rope_theta: 1, rope_parameters: { rope_type: 'llama3', rope_theta: 5e5, ...llama3 }, rope_scaling: null },
     ]
-    const [first, ...others] = forms.map((form) => read(withFields(form)).spec.ropeInverseFrequencies)
+    const [first, ...others] = forms.map((form) => read(withFields(form)).spec.ropes)
     for (const other of others) assert.deepEqual(other, first)
-    assert.notDeepEqual(first, read(withFields({ rope_theta: 5e5 })).spec.ropeInverseFrequencies)
+    assert.notDeepEqual(first, read(withFields({ rope_theta: 5e5 })).spec.ropes)
   })
 
   const invalid: [fields: Config, pattern: RegExp][] = [

@@ -13,7 +13,7 @@ describe('rotary frequencies', () => {
   for (const { config, inverse_frequencies: expected } of golden.cases) {
     const { rope_theta, rope_scaling, rope_parameters, head_dim } = config
     it(`are those of Transformers: head_dim ${head_dim}, ${JSON.stringify({ rope_theta, rope_scaling, rope_parameters })}`, () => {
-      const { ropeInverseFrequencies: actual } = readConfig(config, 'config.json').spec
+      const { inverseFrequencies: actual } = readConfig(config, 'config.json').spec.ropes[0]!
       assert.equal(actual.length, expected.length)
       for (const [index, value] of actual.entries()) {
         assert.equal(value, Math.fround(value), 'a float32 value')

@@ -1,26 +1,61 @@
 /** Small random models and micro-batches for tests of the native engine. */
-import type { ComputeType, DecoderSpec, EngineOptions, MicroBatch, NativeEngine } from '../../lib/native/addon.ts'
+import type {
+  ComputeType,
+  DecoderSpec,
+  EngineOptions,
+  MicroBatch,
+  NativeEngine,
+  RopeTable,
+} from '../../lib/native/addon.ts'
 import { addon } from '../../lib/native/load.ts'
 
+/** A small Llama with the changes given; what depends on a changed size follows it. */
 export function smallSpec(changes: Partial<DecoderSpec> = {}): DecoderSpec {
   const headDim = changes.headDim ?? 8
+  const rotaryDim = changes.rotaryDim ?? headDim
+  const layers = changes.layers ?? 3
   return {
     vocabSize: 61,
     hiddenSize: 24,
-    layers: 3,
+    layers,
     heads: 4,
     kvHeads: 2,
     headDim,
     intermediateSize: 40,
     maxPositions: 64,
+    norm: 'rms',
     normEpsilon: 1e-5,
-    ropeInverseFrequencies: Float64Array.from({ length: headDim / 2 }, (_, i) => 10000 ** ((-2 * i) / headDim)),
+    normUnitOffset: false,
+    normBias: false,
+    blockNorms: 'pre',
+    parallelResidual: false,
+    qkNorm: 'none',
     attentionBias: false,
     attentionOutputBias: false,
+    attentionScale: headDim ** -0.5,
+    attentionSoftcap: 0,
+    layerWindows: new Int32Array(layers),
+    ropes: [ropeTable(rotaryDim)],
+    layerRopes: new Int32Array(layers),
+    rotaryDim,
+    longRopeThreshold: 0,
+    mlp: 'gated',
+    activation: 'silu',
     mlpBias: false,
     tiedEmbeddings: true,
+    headBias: false,
+    embeddingScale: 1,
+    learnedPositions: 0,
+    residualScale: 1,
+    logitScale: 1,
+    logitSoftcap: 0,
     ...changes,
   }
+}
+
+export function ropeTable(rotaryDim: number, theta = 10_000, scale = 1): RopeTable {
+  const frequency = (_: unknown, i: number) => theta ** ((-2 * i) / rotaryDim)
+  return { inverseFrequencies: Float64Array.from({ length: rotaryDim / 2 }, frequency), scale }
 }
 
 export function engineOptions(

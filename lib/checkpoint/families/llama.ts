@@ -36,21 +36,42 @@ function read(reader: ConfigReader): FamilyReading {
   const maxPositions = reader.positiveInteger('max_position_embeddings', 2048)
   const rope = readRope(reader, maxPositions)
   const attentionBias = reader.boolean('attention_bias', false)
+  const layers = reader.positiveInteger('num_hidden_layers')
   const spec: DecoderSpec = {
     vocabSize: reader.positiveInteger('vocab_size'),
     hiddenSize,
-    layers: reader.positiveInteger('num_hidden_layers'),
+    layers,
     heads,
     kvHeads,
     headDim,
     intermediateSize: reader.positiveInteger('intermediate_size'),
     maxPositions,
+    norm: 'rms',
     normEpsilon: reader.positiveNumber('rms_norm_eps', 1e-6),
-    ropeInverseFrequencies: inverseFrequencies(headDim, rope.theta, rope.scaling),
+    normUnitOffset: false,
+    normBias: false,
+    blockNorms: 'pre',
+    parallelResidual: false,
+    qkNorm: 'none',
     attentionBias,
     attentionOutputBias: attentionBias,
+    attentionScale: headDim ** -0.5,
+    attentionSoftcap: 0,
+    layerWindows: new Int32Array(layers),
+    ropes: [{ inverseFrequencies: inverseFrequencies(headDim, rope.theta, rope.scaling), scale: 1 }],
+    layerRopes: new Int32Array(layers),
+    rotaryDim: headDim,
+    longRopeThreshold: 0,
+    mlp: 'gated',
+    activation: 'silu',
     mlpBias: reader.boolean('mlp_bias', false),
     tiedEmbeddings: reader.boolean('tie_word_embeddings', false),
+    headBias: false,
+    embeddingScale: 1,
+    learnedPositions: 0,
+    residualScale: 1,
+    logitScale: 1,
+    logitSoftcap: 0,
   }
   return { spec, unused: rope.unused }
 }

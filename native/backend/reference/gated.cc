@@ -23,6 +23,8 @@ Value activate(double x, Activation activation) {
   switch (activation) {
     case Activation::kSilu:
       return silu(x);
+    default:
+      break;
   }
   __builtin_unreachable();
 }
