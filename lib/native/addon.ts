@@ -97,6 +97,8 @@ export interface EngineOptions {
   /** Gradients and optimizer state are allocated only for training. */
   training: boolean
   optimizer: 'adamw' | 'sgd'
+  /** What trains, and how; each parameter at most once. Everything else is frozen: no gradient, no optimizer state. Default: all. */
+  trainable?: ParameterGroup[]
   recompute: boolean
   /** Largest micro-batch that will come: tokens, rows that carry loss, conversations. */
   maxTokens: number
@@ -106,6 +108,16 @@ export interface EngineOptions {
   cacheTokens: number
   /** Times every op, for profile(); costs a little. Default false. */
   profile?: boolean
+}
+
+/** Parameters that train alike. */
+export interface ParameterGroup {
+  /** As parameters() lists them. */
+  names: string[]
+  /** Multiplies the learning rate. Default 1. */
+  learningRateScale?: number
+  /** Of every parameter here. Default: the step's for those that decay, 0 for the others. */
+  weightDecay?: number
 }
 
 /** Time spent in one op. */
@@ -136,6 +148,8 @@ export interface ParameterInfo {
   shape: number[]
   /** Takes part in weight decay: matrices and embeddings, not norms and biases. */
   decays: boolean
+  /** False without training, and for what `trainable` leaves out: it has no gradient. */
+  trained: boolean
 }
 
 export interface LossSums {

@@ -113,6 +113,25 @@ DecoderSpec decoder_spec(Napi::Object in) {
   return spec;
 }
 
+std::vector<ParameterGroup> parameter_groups(const Napi::Value& value) {
+  if (!value.IsArray()) refuse("trainable is not a list of groups");
+  const auto list = value.As<Napi::Array>();
+  std::vector<ParameterGroup> groups(list.Length());
+  for (uint32_t i = 0; i < list.Length(); i++) {
+    if (!list.Get(i).IsObject()) refuse("a group of trainable is not an object");
+    const auto in = list.Get(i).As<Napi::Object>();
+    if (!in.Get("names").IsArray()) refuse("names is not a list");
+    const auto names = in.Get("names").As<Napi::Array>();
+    for (uint32_t n = 0; n < names.Length(); n++) {
+      if (!names.Get(n).IsString()) refuse("names has an entry that is not a string");
+      groups[i].names.push_back(names.Get(n).As<Napi::String>().Utf8Value());
+    }
+    if (!in.Get("learningRateScale").IsUndefined()) groups[i].learning_rate_scale = number(in, "learningRateScale");
+    if (!in.Get("weightDecay").IsUndefined()) groups[i].weight_decay = number(in, "weightDecay");
+  }
+  return groups;
+}
+
 }  // namespace
 
 DType storage_type(const std::string& name) {
@@ -133,6 +152,8 @@ EngineOptions engine_options(Napi::Object in) {
   if (optimizer != "adamw" && optimizer != "sgd")
     refuse("optimizer is '" + optimizer + "'; 'adamw' or 'sgd' is supported");
   options.decoder.adam_moments = optimizer == "adamw";
+  if (const Napi::Value trainable = in.Get("trainable"); !trainable.IsUndefined())
+    options.decoder.trainable = parameter_groups(trainable);
   options.decoder.recompute = boolean(in, "recompute");
   options.decoder.limits = {integer(in, "maxTokens"), integer(in, "maxSupervised"), integer(in, "maxSequences")};
   options.decoder.cache_tokens = integer(in, "cacheTokens");

@@ -98,6 +98,7 @@ Napi::Value Engine::parameters(const Napi::CallbackInfo& info) {
       entry.Set("name", all[i].name);
       entry.Set("shape", shape);
       entry.Set("decays", all[i].decays);
+      entry.Set("trained", all[i].trained());
       result.Set(i, entry);
     }
     return result;
@@ -142,7 +143,8 @@ Napi::Value Engine::read_tensor(const Napi::CallbackInfo& info, bool gradient) {
     return post([=, this]() -> Worker::Result {
       const Parameter& parameter = decoder_->parameters().find(name);
       check_range(parameter, offset, count);
-      if (gradient && !parameter.grad) throw CodedError("ERR_NOT_TRAINING", "this engine holds no gradients");
+      if (gradient && !parameter.trained())
+        throw CodedError("ERR_NOT_TRAINING", "this engine holds no gradient of " + name + ", which does not train");
       const Tensor& tensor = gradient ? parameter.grad : parameter.value;
       std::vector<uint8_t> kept(size_t(count) * size_of(tensor.dtype));
       backend_->download(kept.data(), static_cast<char*>(tensor.data) + offset * int64_t(size_of(tensor.dtype)),

@@ -20,7 +20,7 @@
 namespace tunesmith {
 
 // Raised whenever the meaning or order of anything in this file changes.
-constexpr int kBackendInterfaceVersion = 1;
+constexpr int kBackendInterfaceVersion = 2;
 
 enum class Activation : uint8_t { kSilu, kGelu, kGeluTanh, kRelu };
 
@@ -119,7 +119,7 @@ class Backend {
   // y = x · rstd · weight again, from the saved x and rstd.
   virtual void rmsnorm_apply(Tensor y, Tensor x, Tensor rstd, Tensor weight) = 0;
   // With g = dy · weight: dx[T,H] (wide) += rstd · (g - x · rstd² · mean(g · x)); dweight[H] (wide) += Σ_t dy · x ·
-  // rstd. dx_compute [T,H] (compute) = the updated dx, unless empty.
+  // rstd, unless empty. dx_compute [T,H] (compute) = the updated dx, unless empty.
   virtual void rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, Tensor x, Tensor rstd,
                                 Tensor weight) = 0;
 

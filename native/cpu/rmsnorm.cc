@@ -92,7 +92,8 @@ void backward_rows(const Tensor& dx, const Tensor& dx_compute, float* dweight, c
   const float* w = weight.as<float>();
   for (int64_t group = first; group < last; group += kRowGroup) {
     const int64_t end = std::min(group + kRowGroup, last);
-    for_lanes(0, width, [&](auto d, int64_t i) HWY_ATTR {
+    const int64_t summed = dweight ? width : 0;
+    for_lanes(0, summed, [&](auto d, int64_t i) HWY_ATTR {
       auto sum = hn::Zero(d);
       for (int64_t t = group; t < end; ++t) {
         const auto normalised = hn::Mul(load(d, x.row<float>(t) + i), hn::Set(d, rstd.as<float>()[t]));
@@ -166,11 +167,12 @@ void CpuBackend::rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, 
                                   Tensor weight) {
   // Each part sums its rows of dweight apart; the parts are then added in order.
   const int64_t width = dx.cols;
-  std::vector<float> partial(size_t(threads_ * width));
+  std::vector<float> partial(dweight ? size_t(threads_ * width) : 0);
   parallel_parts(threads_, dx.rows, [&](int part, int64_t first, int64_t last) {
     HWY_DYNAMIC_DISPATCH(rmsnorm_backward_rows)
-    (dx, dx_compute, partial.data() + part * width, dy, x, rstd, weight, first, last);
+    (dx, dx_compute, dweight ? partial.data() + part * width : nullptr, dy, x, rstd, weight, first, last);
   });
+  if (!dweight) return;
   float* sum = dweight.as<float>();
   for (int part = 0; part < threads_; ++part)
     for (int64_t i = 0; i < width; ++i) sum[i] += partial[size_t(part * width + i)];

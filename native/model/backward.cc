@@ -4,14 +4,19 @@
 
 namespace tunesmith {
 
-// x and dy of y = x · Wᵀ + b are there: gradients of W and b, and dx = dy · W.
+// x and dy of y = x · Wᵀ + b are there: gradients of what trains of W and b, and dx = dy · W where something before it
+// trains.
 void Decoder::backward_linear(Tensor dx, Tensor dy, Tensor x, Linear& linear, bool first) {
-  backend_.linear_backward_weight(linear.grad, dy, x, !first);
-  if (linear.bias) backend_.bias_backward(linear.bias_grad, dy);
-  backend_.linear_backward_input(dx, dy, linear.weight, false);
+  for (const TrainedRows& rows : linear.trained)
+    backend_.linear_backward_weight(rows.grad, dy.slice_cols(rows.first, rows.count), x, !first);
+  for (const TrainedRows& rows : linear.trained_bias)
+    backend_.bias_backward(rows.grad, dy.slice_cols(rows.first, rows.count));
+  if (linear.input_gradient) backend_.linear_backward_input(dx, dy, linear.weight, false);
 }
 
 void Decoder::backward(bool first, const std::atomic<bool>& cancel) {
+  const int64_t lowest = parameters_->lowest_block;
+  if (lowest > final_norm_block(spec_.layers)) return;
   const Tensor dx_rows = dx_rows_.slice_rows(0, rows());
   const Tensor dx_rows_compute = dx_rows_compute_ ? dx_rows_compute_.slice_rows(0, rows()) : Tensor{};
   backend_.zero(dx_rows.data, size_t(dx_rows.size()) * size_of(wide_));
@@ -20,18 +25,20 @@ void Decoder::backward(bool first, const std::atomic<bool>& cancel) {
   const Tensor dx = dx_.slice_rows(0, tokens());
   const Tensor dx_compute = dx_compute_ ? dx_compute_.slice_rows(0, tokens()) : Tensor{};
   for (size_t layer = size_t(spec_.layers); layer-- > 0;) {
+    if (lowest > mlp_block(int64_t(layer))) return;
     check_cancelled(cancel);
+    const bool attention = lowest <= attention_block(int64_t(layer));
     // The last layer's activations are still there: nothing has run since.
     if (options_.recompute && !is_last(layer)) forward_layer(layer, true);
     if (is_last(layer)) {
       backward_mlp(layer, dx_rows, dx_rows_compute, first);
-      backward_last_attention(layer, first);
+      if (attention) backward_last_attention(layer, first);
     } else {
       backward_mlp(layer, dx, dx_compute, first);
-      backward_attention(layer, first);
+      if (attention) backward_attention(layer, first);
     }
   }
-  backend_.embedding_backward(parameters_->embedding_grad, dx, batch_->tokens);
+  if (parameters_->embedding_grad) backend_.embedding_backward(parameters_->embedding_grad, dx, batch_->tokens);
 }
 
 void Decoder::backward_mlp(size_t layer, Tensor dx, Tensor dx_compute, bool first) {
@@ -43,9 +50,11 @@ void Decoder::backward_mlp(size_t layer, Tensor dx, Tensor dx_compute, bool firs
   const Tensor rstd = a.mlp_rstd.slice_cols(0, dx.rows);
   backend_.gated_forward(act, gate_up, Activation::kSilu);
   backward_linear(dact, dx_compute ? dx_compute : dx, act, p.down, first);
+  if (!p.down.input_gradient) return;
   backend_.gated_backward(gate_up, dact, gate_up, Activation::kSilu);
   backend_.rmsnorm_apply(norm, middle, rstd, p.mlp_norm);
   backward_linear(dnorm, gate_up, norm, p.gate_up, first);
+  if (!p.gate_up.input_gradient) return;
   backend_.rmsnorm_backward(dx, dx_compute, p.mlp_norm_grad, dnorm, middle, rstd, p.mlp_norm);
 }
 
@@ -62,12 +71,14 @@ void Decoder::backward_attention(size_t layer, bool first) {
     return index == 0 ? whole.slice_cols(0, q_size) : whole.slice_cols(q_size + (index - 1) * kv_size, kv_size);
   };
   backward_linear(dattended, dx_compute ? dx_compute : dx, attended, p.o, first);
+  if (!p.o.input_gradient) return;
   backend_.attention_backward(part(dqkv, 0), part(dqkv, 1), part(dqkv, 2), dattended, attended, a.lse.slice_rows(0, t),
                               part(qkv, 0), part(qkv, 1), part(qkv, 2), batch_->attention(), attention_shape_);
   backend_.rope(dqkv.slice_cols(0, q_size + kv_size), spec_.heads + spec_.kv_heads, spec_.head_dim, rope_table_,
                 batch_->positions, true);
   backend_.rmsnorm_apply(norm, x, rstd, p.attention_norm);
   backward_linear(dnorm, dqkv, norm, p.qkv, first);
+  if (!p.qkv.input_gradient) return;
   backend_.rmsnorm_backward(dx, layer > 0 ? dx_compute : Tensor{}, p.attention_norm_grad, dnorm, x, rstd,
                             p.attention_norm);
 }
@@ -89,6 +100,7 @@ void Decoder::backward_last_attention(size_t layer, bool first) {
   const Tensor x = layer_input(layer), rstd = a.attention_rstd.slice_cols(0, t);
 
   backward_linear(dattended, dx_rows_compute, attended, p.o, first);
+  if (!p.o.input_gradient) return;
   backend_.attention_backward(dq, dkv.slice_cols(0, kv_size), dkv.slice_cols(kv_size, kv_size), dattended, attended,
                               a.lse.slice_rows(0, r), q, kv.slice_cols(0, kv_size), kv.slice_cols(kv_size, kv_size),
                               batch_->supervised_attention(), attention_shape_);
@@ -99,6 +111,7 @@ void Decoder::backward_last_attention(size_t layer, bool first) {
   backend_.gather_rows(norm_rows, norm, batch_->supervised_rows);
   backward_linear(dnorm, dkv, norm, p.kv, first);
   backward_linear(dnorm_rows, dq, norm_rows, p.q, first);
+  if (!p.q.input_gradient) return;
   backend_.scatter_add_rows(dnorm, dnorm_rows, batch_->supervised_rows, batch_->rows);
 
   const Tensor dx = dx_.slice_rows(0, t), dx_compute = dx_compute_ ? dx_compute_.slice_rows(0, t) : Tensor{};

@@ -36,20 +36,24 @@ Decoder::Decoder(const DecoderSpec& spec, const DecoderOptions& options, Backend
     throw CodedError("ERR_INVALID_SPEC",
                      "a micro-batch needs room for at least one token, supervised row and conversation");
 
-  parameters_ = std::make_unique<Parameters>(spec_, compute_, options.training, options.adam_moments, backend, arena);
+  parameters_ = std::make_unique<Parameters>(spec_, compute_, options, backend, arena);
   batch_ = std::make_unique<DeviceBatch>(
       BatchLimits{options.limits.tokens, std::min(options.limits.supervised, options.limits.tokens),
                   options.limits.sequences},
       backend.row_bucket(), compute_, arena);
 
   const size_t layers = size_t(spec_.layers);
-  saved_.resize(options.training && !options.recompute ? layers : 1);
+  while (first_trained_ < layers && parameters_->lowest_block > mlp_block(int64_t(first_trained_))) first_trained_++;
+  const size_t slots = slot_of(layers - 1) + 1;
+  saved_.resize(options.training && !options.recompute ? slots : 1);
   for (size_t i = 0; i < saved_.size(); i++) {
-    const bool shared = saved_.size() == 1;
-    reserve_layer(arena, saved_[i], shared || is_last(i), shared || !is_last(i));
+    const auto serves = [&](size_t layer) { return saved_.size() == 1 || slot_of(layer) == i; };
+    bool inner = false;
+    for (size_t layer = 0; layer + 1 < layers; layer++) inner |= serves(layer);
+    reserve_layer(arena, saved_[i], serves(layers - 1), inner);
   }
   if (options.training && options.recompute) {
-    inputs_.resize(layers);
+    inputs_.resize(slots);
     for (Tensor& input : inputs_) arena.reserve(MemoryKind::kActivations, input, wide_, max_tokens_, spec_.hidden_size);
   }
   reserve_scratch(arena);
@@ -117,9 +121,12 @@ void Decoder::reserve_scratch(Arena& arena) {
   for (const Linear* linear : parameters_->linears()) {
     const Tensor& weight = linear->weight.master;
     const int64_t rows = linear == &parameters_->head ? chunk : t;
-    linear_scratch_bytes_ =
-        std::max(linear_scratch_bytes_,
-                 backend_.linear_scratch_bytes(rows, weight.rows, weight.cols, compute_, options_.training));
+    const auto need = [&](int64_t n) {
+      const size_t bytes = backend_.linear_scratch_bytes(rows, n, weight.cols, compute_, options_.training);
+      linear_scratch_bytes_ = std::max(linear_scratch_bytes_, bytes);
+    };
+    need(weight.rows);
+    for (const TrainedRows& part : linear->trained) need(part.count);
   }
   if (linear_scratch_bytes_) arena.reserve(kind, linear_scratch_, linear_scratch_bytes_);
 }
@@ -154,8 +161,9 @@ void Decoder::upload_rope_table() {
   }
 }
 
-void Decoder::prepare_weights() {
-  for (const Linear* linear : parameters_->linears()) backend_.linear_prepare(linear->weight, options_.training);
+void Decoder::prepare_weights(bool trained_only) {
+  for (const Linear* linear : parameters_->linears())
+    if (!trained_only || !linear->trained.empty()) backend_.linear_prepare(linear->weight, options_.training);
 }
 
 void Decoder::initialize(uint64_t seed, double std) {
@@ -190,10 +198,10 @@ LossSums Decoder::accumulate(const MicroBatch& batch, double weight_sum, bool fi
   // Everything that adds must start from zero; what one matmul writes whole is overwritten instead.
   if (first) {
     const auto clear = [&](const Tensor& grad) { backend_.zero(grad.data, size_t(grad.size()) * size_of(wide_)); };
-    clear(parameters_->spans[1].grad);
+    clear(parameters_->vector_grads());
     if (batch_->rows == 0)
-      clear(parameters_->spans[0].grad);
-    else if (!spec_.tied_embeddings)
+      clear(parameters_->matrix_grads());
+    else if (!spec_.tied_embeddings && parameters_->embedding_grad)
       clear(parameters_->embedding_grad);
   }
   if (batch_->rows == 0) return {0, 0, 0, 0, std::vector<double>(size_t(batch_->sequences), 0.0)};

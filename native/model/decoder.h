@@ -21,11 +21,9 @@
 
 namespace tunesmith {
 
-struct DecoderOptions {
+struct DecoderOptions : TrainingOptions {
   DType compute = DType::kFloat32;
-  bool training = false;
-  bool adam_moments = true;  // AdamW needs two moments per parameter, SGD none
-  bool recompute = false;    // keep only each layer's input, run its forward again in backward
+  bool recompute = false;  // keep only each layer's input, run its forward again in backward
   BatchLimits limits;
   int64_t cache_tokens = 0;  // key/value cache positions; 0 = no decoding
 };
@@ -57,8 +55,9 @@ class Decoder {
   Decoder(const DecoderSpec& spec, const DecoderOptions& options, Backend& backend, Arena& arena);
   Decoder(const Decoder&) = delete;
 
-  void attach();           // after the arena is bound: views, rotary table, zeroed state
-  void prepare_weights();  // after loading and after each optimizer step
+  void attach();  // after the arena is bound: views, rotary table, zeroed state
+  // After loading, and after each optimizer step, which changes only what trains.
+  void prepare_weights(bool trained_only = false);
   void initialize(uint64_t seed, double std);
 
   // Forward and backward. Gradients are those of Σ weight · nll / weight_sum; `first` overwrites, else they add up.
@@ -74,8 +73,12 @@ class Decoder {
   const DecoderOptions& options() const { return options_; }
 
  private:
-  // Activations of a layer: its own set where backward needs it, else the one set that all layers share.
-  LayerActivations& activations(size_t layer) { return saved_[saved_.size() > 1 ? layer : 0]; }
+  // Activations of a layer: its own set where backward needs it, else one that layers share.
+  LayerActivations& activations(size_t layer) { return saved_[saved_.size() > 1 ? slot_of(layer) : 0]; }
+  // Backward ends at the first trained layer: those below it share slot 0, the others have one each.
+  size_t slot_of(size_t layer) const {
+    return layer < first_trained_ ? 0 : layer - first_trained_ + (first_trained_ > 0);
+  }
   // [T, H] wide: where the input of a layer is kept.
   Tensor layer_input(size_t layer);
   bool is_last(size_t layer) const { return layer + 1 == size_t(spec_.layers); }
@@ -114,8 +117,9 @@ class Decoder {
 
   std::unique_ptr<Parameters> parameters_;
   std::unique_ptr<DeviceBatch> batch_;
+  size_t first_trained_ = 0;  // layers that backward reaches start here; all of them are below it where none does
   std::vector<LayerActivations> saved_;
-  std::vector<Tensor> inputs_;  // with recompute: [T, H] wide per layer
+  std::vector<Tensor> inputs_;  // with recompute: [T, H] wide per slot
   Tensor rope_table_;           // [P, D] wide
 
   // Scratch, valid within one layer.

@@ -4,7 +4,7 @@
 namespace tunesmith {
 
 Tensor Decoder::layer_input(size_t layer) {
-  return (inputs_.empty() ? activations(layer).x : inputs_[layer]).slice_rows(0, tokens());
+  return (inputs_.empty() ? activations(layer).x : inputs_[slot_of(layer)]).slice_rows(0, tokens());
 }
 
 void Decoder::forward(const std::atomic<bool>& cancel) {

@@ -4,9 +4,9 @@
 
 namespace tunesmith {
 
-Parameters::Parameters(const DecoderSpec& spec, DType compute, bool training, bool adam_moments, const Backend& backend,
+Parameters::Parameters(const DecoderSpec& spec, DType compute, const TrainingOptions& options, const Backend& backend,
                        Arena& arena)
-    : spec_(spec), compute_(compute), training_(training) {
+    : spec_(spec), compute_(compute), options_(options) {
   const int64_t hidden = spec.hidden_size, q = spec.q_size(), kv = spec.kv_size(), inner = spec.intermediate_size;
   add("embedding.weight", false, spec.vocab_size, hidden);
   if (!spec.tied_embeddings) add("head.weight", false, spec.vocab_size, hidden);
@@ -35,16 +35,16 @@ Parameters::Parameters(const DecoderSpec& spec, DType compute, bool training, bo
   }
   add("final_norm.weight", true, 1, hidden);
 
+  assign_groups();
+
   const DType type = wide(compute);
   for (int i = 0; i < 2; i++) {
-    Span& span = spans[i];
-    span.decays = i == 0;
-    arena.reserve(MemoryKind::kParameters, span.value, type, 1, span_size_[i]);
-    if (!training) continue;
-    arena.reserve(MemoryKind::kGradients, span.grad, type, 1, span_size_[i]);
-    if (!adam_moments) continue;
-    arena.reserve(MemoryKind::kOptimizer, span.m, type, 1, span_size_[i]);
-    arena.reserve(MemoryKind::kOptimizer, span.v, type, 1, span_size_[i]);
+    arena.reserve(MemoryKind::kParameters, values_[i], type, 1, size_[i]);
+    if (!options.training) continue;
+    arena.reserve(MemoryKind::kGradients, grads_[i], type, 1, trained_size_[i]);
+    if (!options.adam_moments) continue;
+    arena.reserve(MemoryKind::kOptimizer, m_[i], type, 1, trained_size_[i]);
+    arena.reserve(MemoryKind::kOptimizer, v_[i], type, 1, trained_size_[i]);
   }
 
   // Shapes are needed to size the prepared copies before the spans have memory.
@@ -55,33 +55,23 @@ Parameters::Parameters(const DecoderSpec& spec, DType compute, bool training, bo
     const Tensor& master = all_linears[i]->weight.master;
     largest_n = std::max(largest_n, master.rows);
     largest_k = std::max(largest_k, master.cols);
-    const size_t bytes = backend.linear_prepared_bytes(master.rows, master.cols, compute, training);
+    const size_t bytes = backend.linear_prepared_bytes(master.rows, master.cols, compute, options.training);
     if (bytes) arena.reserve(MemoryKind::kPrepared, prepared_[i], bytes);
   }
 }
 
 void Parameters::add(const std::string& name, bool is_vector, int64_t rows, int64_t cols) {
-  int64_t& size = span_size_[is_vector];
-  parameters_.push_back({name, is_vector, !is_vector, size, matrix(nullptr, wide(compute_), rows, cols), {}});
+  int64_t& size = size_[is_vector];
+  parameters_.push_back({name, is_vector, !is_vector, -1, size, 0, matrix(nullptr, wide(compute_), rows, cols), {}});
   size += rows * cols;
 }
 
 void Parameters::attach() {
-  const DType type = wide(compute_);
-  for (Parameter& p : parameters_) {
-    const Span& span = spans[p.is_vector];
-    const auto view = [&](const Tensor& whole) {
-      return matrix(static_cast<char*>(whole.data) + p.offset * int64_t(size_of(type)), type, p.value.rows,
-                    p.value.cols);
-    };
-    p.value = view(span.value);
-    if (training_) p.grad = view(span.grad);
-  }
-
+  attach_spans();
   const int64_t hidden = spec_.hidden_size;
   const auto norm = [&](const std::string& name, Tensor& value, Tensor& grad) {
-    value = joined(name, hidden, false);
-    if (training_) grad = joined(name, hidden, true);
+    value = joined(name, hidden);
+    if (const Parameter& p = find(name); p.trained()) grad = vector(p.grad.data, p.grad.dtype, hidden);
   };
   layers.resize(size_t(spec_.layers));
   for (size_t i = 0; i < layers.size(); i++) {
@@ -100,39 +90,48 @@ void Parameters::attach() {
     layer.down = linear(name + "mlp.", {"down"});
   }
   norm("final_norm.weight", final_norm, final_norm_grad);
-  embedding = find("embedding.weight").value;
-  embedding_grad = find("embedding.weight").grad;
-  const Parameter& output = find(spec_.tied_embeddings ? "embedding.weight" : "head.weight");
-  head = {{output.value, compute_, nullptr}, output.grad, {}, {}};
+  const Parameter& table = find("embedding.weight");
+  embedding = table.value;
+  embedding_grad = table.grad;
+  const std::string output = spec_.tied_embeddings ? "embedding.weight" : "head.weight";
+  head = {{find(output).value, compute_, nullptr}, {}, trained_rows({output}), {}};
+  find_input_gradients();
 
   const std::vector<Linear*> all_linears = linears();
   for (size_t i = 0; i < prepared_.size(); i++) all_linears[i]->weight.prepared = prepared_[i];
 }
 
 // A view that starts at parameter `first` and runs over `rows` rows (elements, for vectors) of it and what follows.
-Tensor Parameters::joined(const std::string& first, int64_t rows, bool grad) const {
+Tensor Parameters::joined(const std::string& first, int64_t rows) const {
   const Parameter& p = find(first);
-  const Tensor& view = grad ? p.grad : p.value;
-  return p.is_vector ? vector(view.data, view.dtype, rows) : matrix(view.data, view.dtype, rows, view.cols);
+  return p.is_vector ? vector(p.value.data, p.value.dtype, rows)
+                     : matrix(p.value.data, p.value.dtype, rows, p.value.cols);
 }
 
 Linear Parameters::linear(const std::string& prefix, const std::vector<std::string>& parts) const {
   int64_t rows = 0;
-  for (const std::string& part : parts) rows += find(prefix + part + ".weight").value.rows;
-  const std::string weight = prefix + parts[0] + ".weight", bias = prefix + parts[0] + ".bias";
-  Linear result{{joined(weight, rows, false), compute_, nullptr}, {}, {}, {}};
-  if (training_) result.grad = joined(weight, rows, true);
-  for (const Parameter& p : parameters_) {
-    if (p.name != bias) continue;
-    result.bias = joined(bias, rows, false);
-    if (training_) result.bias_grad = joined(bias, rows, true);
+  std::vector<std::string> weights, biases;
+  for (const std::string& part : parts) {
+    rows += find(prefix + part + ".weight").value.rows;
+    weights.push_back(prefix + part + ".weight");
+    biases.push_back(prefix + part + ".bias");
+  }
+  Linear result{{joined(weights[0], rows), compute_, nullptr}, {}, trained_rows(weights), {}};
+  if (try_find(biases[0])) {
+    result.bias = joined(biases[0], rows);
+    result.trained_bias = trained_rows(biases);
   }
   return result;
 }
 
-const Parameter& Parameters::find(const std::string& name) const {
+const Parameter* Parameters::try_find(const std::string& name) const {
   for (const Parameter& p : parameters_)
-    if (p.name == name) return p;
+    if (p.name == name) return &p;
+  return nullptr;
+}
+
+const Parameter& Parameters::find(const std::string& name) const {
+  if (const Parameter* p = try_find(name)) return *p;
   throw CodedError("ERR_UNKNOWN_PARAMETER", "the model has no parameter named " + name);
 }
 

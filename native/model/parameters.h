@@ -1,7 +1,10 @@
 // Named parameters as views of few large tensors. Matrices that are read together lie together ([q; k; v], [gate; up]),
-// so that one matmul serves them; what decays lies apart from what does not, so that the optimizer runs over two spans.
+// so that one matmul serves them; matrices lie apart from vectors. What trains has a gradient and optimizer state, laid
+// in the same order without gaps; neighbours of one group are one span, so that the optimizer runs over few of them:
+// two where everything trains alike.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,20 +18,51 @@ struct Parameter {
   std::string name;
   bool is_vector;
   bool decays;
-  int64_t offset;  // elements into the span
-  Tensor value;    // wide
-  Tensor grad;     // wide; empty without training
+  int group;            // into Parameters::groups; -1: frozen, without gradient and optimizer state
+  int64_t offset;       // elements into the matrices or the vectors
+  int64_t grad_offset;  // elements into those of them that train
+  Tensor value;         // wide
+  Tensor grad;          // wide; empty where frozen
+
+  bool trained() const { return group >= 0; }
 };
 
-// One matmul of the model and its gradient.
+// Parameters that train alike.
+struct ParameterGroup {
+  std::vector<std::string> names;
+  double learning_rate_scale = 1;      // multiplies the step's learning rate
+  std::optional<double> weight_decay;  // of every parameter here; absent: the step's for matrices, none for vectors
+};
+
+struct TrainingOptions {
+  bool training = false;
+  bool adam_moments = true;                              // AdamW needs two moments per parameter, SGD none
+  std::optional<std::vector<ParameterGroup>> trainable;  // absent: every parameter, in one group
+};
+
+// Neighbouring rows of a joined matrix (elements of a joined bias) that train.
+struct TrainedRows {
+  int64_t first, count;
+  Tensor grad;  // [count, K], of a bias [count]
+};
+
+// One matmul of the model and the gradients of those of its rows that train.
 struct Linear {
   LinearWeight weight;
-  Tensor grad;       // [N, K]
-  Tensor bias;       // [N], empty where the model has none
-  Tensor bias_grad;  // [N]
+  Tensor bias;  // [N], empty where the model has none
+  std::vector<TrainedRows> trained, trained_bias;
+  bool input_gradient = false;  // something before this matmul trains
 };
 
+// Blocks of the model in the order of forward: backward ends at the lowest one that trains.
+constexpr int64_t kEmbeddingBlock = 0;
+constexpr int64_t attention_block(int64_t layer) { return 1 + 2 * layer; }
+constexpr int64_t mlp_block(int64_t layer) { return 2 + 2 * layer; }
+constexpr int64_t final_norm_block(int64_t layers) { return 1 + 2 * layers; }
+constexpr int64_t head_block(int64_t layers) { return 2 + 2 * layers; }
+
 struct LayerParameters {
+  // Gradients of vectors are empty where frozen.
   Tensor attention_norm, attention_norm_grad;  // [H]
   Tensor mlp_norm, mlp_norm_grad;              // [H]
   Linear q, kv;                                // last layer only: it projects queries of fewer rows than keys
@@ -38,7 +72,8 @@ struct LayerParameters {
 
 class Parameters {
  public:
-  Parameters(const DecoderSpec& spec, DType compute, bool training, bool adam_moments, const Backend& backend,
+  // Throws ERR_UNKNOWN_PARAMETER or ERR_INVALID_ARGUMENT for groups that do not fit the model.
+  Parameters(const DecoderSpec& spec, DType compute, const TrainingOptions& options, const Backend& backend,
              Arena& arena);
   Parameters(const Parameters&) = delete;
 
@@ -49,12 +84,21 @@ class Parameters {
   const std::vector<Parameter>& all() const { return parameters_; }
   std::vector<Linear*> linears();
 
-  // What decays (matrices, embeddings) and what does not (norms, biases). Moments are empty without AdamW.
+  // Neighbouring matrices, or vectors, of one group. Moments are empty without AdamW.
   struct Span {
-    bool decays;
+    int group;
+    bool decays;               // matrices, embeddings; not norms, biases
     Tensor value, grad, m, v;  // one row each, wide
   };
-  Span spans[2];
+  std::vector<Span> spans;
+  std::vector<ParameterGroup> groups;
+
+  // The lowest block with a parameter that trains; without training above every block.
+  int64_t lowest_block = 0;
+
+  // Everything that trains: gradients of matrices and of vectors.
+  Tensor matrix_grads() const { return grads_[0]; }
+  Tensor vector_grads() const { return grads_[1]; }
 
   std::vector<LayerParameters> layers;
   Tensor embedding, embedding_grad;    // [V, H]
@@ -65,13 +109,22 @@ class Parameters {
 
  private:
   void add(const std::string& name, bool is_vector, int64_t rows, int64_t cols);
-  Tensor joined(const std::string& first, int64_t rows, bool grad) const;
+  void assign_groups();
+  void attach_spans();
+  Tensor joined(const std::string& first, int64_t rows) const;
   Linear linear(const std::string& prefix, const std::vector<std::string>& parts) const;
+  std::vector<TrainedRows> trained_rows(const std::vector<std::string>& names) const;
+  const Parameter* try_find(const std::string& name) const;
+  bool trains(const std::string& prefix) const;
+  int64_t block_of(const std::string& name) const;
+  void find_input_gradients();
 
   DecoderSpec spec_;
   DType compute_;
-  bool training_;
-  int64_t span_size_[2] = {0, 0};
+  TrainingOptions options_;
+  // Of matrices and of vectors.
+  int64_t size_[2] = {0, 0}, trained_size_[2] = {0, 0};
+  Tensor values_[2], grads_[2], m_[2], v_[2];
   std::vector<Parameter> parameters_;
   std::vector<void*> prepared_;  // per linear, in the order of linears()
 };

@@ -55,10 +55,13 @@ Outputs backward(const Device& device, const Case& c) {
   const Buffer x_in = device.input(Kind::kWide, x), rstd_in = device.input(Kind::kWide, rstd);
   const Buffer weight = device.input(Kind::kWide, random.matrix(1, c.width));
   const Buffer dy = device.input(Kind::kCompute, random.matrix(c.rows, c.width), c.margin);
-  const Buffer dx = device.inout(Kind::kWide, random.matrix(c.rows, c.width));
+  const Matrix before = random.matrix(c.rows, c.width);
+  const Buffer dx = device.inout(Kind::kWide, before), dx_alone = device.inout(Kind::kWide, before);
   const Buffer dweight = device.inout(Kind::kWide, random.matrix(1, c.width));
   const Buffer dx_compute = device.output(Kind::kCompute, c.rows, c.width, c.margin);
   device->rmsnorm_backward(dx, c.dx_compute ? dx_compute.tensor() : Tensor(), dweight, dy, x_in, rstd_in, weight);
+  device->rmsnorm_backward(dx_alone, Tensor(), Tensor(), dy, x_in, rstd_in, weight);
+  check_same(c.text() + ": dx without dweight", dx_alone.get(), dx.get());
   if (c.dx_compute && device.type() != DType::kFloat64)
     check_same(c.text() + ": dx_compute is dx, rounded", dx_compute.get(), dx.get().rounded(device.type()));
   // dx is a difference of terms as large as itself; dweight a sum over the rows that may happen to come out small.

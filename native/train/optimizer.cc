@@ -17,16 +17,18 @@ StepResult optimizer_step(Decoder& decoder, Backend& backend, const OptimizerSte
   // As torch.nn.utils.clip_grad_norm_ has it, its 1e-6 included.
   const double scale = std::min(1.0, step.max_grad_norm / (result.grad_norm + 1e-6));
   for (Parameters::Span& span : parameters.spans) {
-    const double decay = span.decays ? step.weight_decay : 0;
+    const ParameterGroup& group = parameters.groups[size_t(span.group)];
+    const double rate = step.learning_rate * group.learning_rate_scale;
+    const double decay = group.weight_decay.value_or(span.decays ? step.weight_decay : 0);
     if (span.m) {
       backend.adamw(span.value, span.m, span.v, span.grad,
-                    {step.learning_rate, step.beta1, step.beta2, step.epsilon, decay,
-                     1 - std::pow(step.beta1, double(step.step)), 1 - std::pow(step.beta2, double(step.step)), scale});
+                    {rate, step.beta1, step.beta2, step.epsilon, decay, 1 - std::pow(step.beta1, double(step.step)),
+                     1 - std::pow(step.beta2, double(step.step)), scale});
     } else {
-      backend.sgd(span.value, span.grad, step.learning_rate, decay, scale);
+      backend.sgd(span.value, span.grad, rate, decay, scale);
     }
   }
-  decoder.prepare_weights();
+  decoder.prepare_weights(true);
   result.applied = true;
   return result;
 }

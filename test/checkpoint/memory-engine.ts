@@ -16,7 +16,7 @@ export class MemoryEngine implements Pick<NativeEngine, 'parameters' | 'write' |
   }
 
   parameters(): ParameterInfo[] {
-    return this.list.map(({ name, shape }) => ({ name, shape, decays: shape.length > 1 }))
+    return this.list.map(({ name, shape }) => ({ name, shape, decays: shape.length > 1, trained: true }))
   }
 
   async write(name: string, offset: number, type: StorageType, bytes: Uint8Array): Promise<void> {

@@ -107,7 +107,8 @@ export function weightSum(batch: MicroBatch): number {
 
 export async function gradients(engine: NativeEngine): Promise<Map<string, Float64Array>> {
   const result = new Map<string, Float64Array>()
-  for (const { name, shape } of engine.parameters()) {
+  for (const { name, shape, trained } of engine.parameters()) {
+    if (!trained) continue
     const count = shape.reduce((product, size) => product * size, 1)
     const bytes = await engine.readGradient(name, 0, count, 'float64')
     result.set(name, new Float64Array(bytes.buffer, bytes.byteOffset, count))

@@ -40,10 +40,11 @@ template <class T>
 void rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, Tensor x, Tensor rstd, Tensor weight) {
   const int64_t width = x.cols;
   assert(dx.rows == x.rows && dx.cols == width && dy.rows == x.rows && dy.cols == width && rstd.size() == x.rows);
-  assert(dweight.size() == width && weight.size() == width);
+  assert((!dweight || dweight.size() == width) && weight.size() == width);
   assert(!dx_compute || (dx_compute.rows == x.rows && dx_compute.cols == width));
   const T* w = weight.as<T>();
-  std::vector<double> dw(dweight.as<T>(), dweight.as<T>() + width);
+  std::vector<double> dw(static_cast<size_t>(width));
+  if (dweight) dw.assign(dweight.as<T>(), dweight.as<T>() + width);
   for (int64_t t = 0; t < x.rows; ++t) {
     const T* x_row = x.row<T>(t);
     const T* dy_row = dy.row<T>(t);
@@ -58,6 +59,7 @@ void rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, T
       dw[h] += dy_row[h] * x_row[h] * scale;
     }
   }
+  if (!dweight) return;
   for (int64_t h = 0; h < width; ++h) dweight.as<T>()[h] = T(dw[h]);
 }
 
