@@ -1,8 +1,9 @@
 /** What a run asks of its output folder before it starts, so that it does not end in an error hours later. */
-import { mkdir, readdir, readFile, realpath, rm, stat, statfs, unlink, writeFile } from 'node:fs/promises'
+import { readdir, readFile, realpath, rm, stat, statfs, unlink, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join, resolve } from 'node:path'
 import { TunesmithError, type Warning } from '../errors.ts'
+import { makeFolder } from '../make-folder.ts'
 import { indexFile } from './safetensors.ts'
 import { isTokenizerFile } from './tokenizer-files.ts'
 
@@ -33,7 +34,7 @@ export async function checkOutput(folder: string, { source, bytes = 0 }: OutputC
   }
   const warnings = await foreignFiles(target)
   try {
-    await mkdir(target, { recursive: true })
+    await makeFolder(target)
     const probe = join(target, `.write-probe-${process.pid}-${performance.now()}`)
     await writeFile(probe, 'probe', { flag: 'wx' })
     await unlink(probe)

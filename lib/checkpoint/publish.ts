@@ -11,8 +11,9 @@
  * No loader accepts a folder without config.json, so the folder never looks whole while it holds a mixture, and whoever
  * opens it is told where the rest is.
  */
-import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
+import { open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
+import { makeFolder } from '../make-folder.ts'
 import { asOutputError, isCheckpointFile } from './output.ts'
 
 const partial = '.checkpoint-partial'
@@ -32,7 +33,7 @@ export async function publish(folder: string, write: (staging: string) => Promis
   try {
     // Left by a process that died; nothing else writes there.
     await rm(staging, { recursive: true, force: true })
-    await mkdir(staging, { recursive: true })
+    await makeFolder(staging)
     try {
       await write(staging)
       await flushFolders(staging)

@@ -6,9 +6,10 @@
  *     datasets--org--name/snapshots/COMMIT/path/to/file   links to them
  *     datasets--org--name/.tunesmith/COMMIT.json          what the repository holds at that commit (ours)
  */
-import { copyFile, mkdir, readdir, readFile, rename, stat, symlink, writeFile } from 'node:fs/promises'
+import { copyFile, readdir, readFile, rename, stat, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join, relative, sep } from 'node:path'
 import { getRepoFolderName } from '@huggingface/hub'
+import { makeFolder } from '../make-folder.ts'
 import type { HubEnvironment } from './environment.ts'
 import type { HubRef } from './ref.ts'
 
@@ -93,7 +94,7 @@ export class RepoCache {
   async link(commit: string, file: RepoFile): Promise<string> {
     const path = join(this.snapshot(commit), ...file.path.split('/'))
     const target = this.blob(file.etag)
-    await mkdir(dirname(path), { recursive: true })
+    await makeFolder(dirname(path))
     const temporary = `${path}.${process.pid}.tmp`
     try {
       await symlink(relative(dirname(path), target), temporary)
@@ -108,7 +109,7 @@ export class RepoCache {
 
 /** A reader never sees half of it. */
 async function writeWhole(path: string, text: string): Promise<void> {
-  await mkdir(dirname(path), { recursive: true })
+  await makeFolder(dirname(path))
   const temporary = `${path}.${process.pid}.tmp`
   await writeFile(temporary, text)
   await rename(temporary, path)

@@ -5,11 +5,12 @@
  */
 import { createHash, type Hash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
+import { open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { downloadFile } from '@huggingface/hub'
 import { TunesmithError } from '../errors.ts'
+import { makeFolder } from '../make-folder.ts'
 import type { RepoCache, RepoFile } from './cache.ts'
 import type { HubEnvironment } from './environment.ts'
 import { hubError, isTransient } from './errors.ts'
@@ -41,7 +42,7 @@ export async function downloadBlob(
 ): Promise<void> {
   const blob = cache.blob(file.etag)
   if ((await sizeOf(blob)) === file.size) return
-  await mkdir(dirname(blob), { recursive: true })
+  await makeFolder(dirname(blob))
   const partial = await claimPartial(blob)
   active.add(partial)
   try {

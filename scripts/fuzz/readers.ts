@@ -15,8 +15,8 @@ import { Random } from '../random.ts'
 import { checkReader } from './check-reader.ts'
 import { type Input, nextInput } from './reader-inputs.ts'
 
-/** A hundred inputs take less, on a busy machine too; where they do not, the readers hang. */
-const LONGEST_SECONDS = 120
+/** Processor time that a hundred inputs never take, nor one of them in any time; where they do, the readers hang. */
+const LONGEST = { busy: 60, waiting: 1800 }
 const GOLDEN = fileURLToPath(new URL('../../test/golden/data/', import.meta.url))
 
 interface Task {
@@ -40,6 +40,7 @@ function watch(task: Task): void {
   const worker = fork(fileURLToPath(import.meta.url), [`${task.inputs}`, `${task.seed}`, task.folder])
   const started = performance.now()
   let alive = started
+  let busy = 0
   const end = (status: number, text: string) => {
     console.log(text)
     worker.kill('SIGKILL')
@@ -47,10 +48,13 @@ function watch(task: Task): void {
     process.exit(status)
   }
   const timer = setInterval(() => {
-    if (performance.now() - alive > LONGEST_SECONDS * 1000) end(1, `Hangs: ${keep(task.folder)}`)
+    const waited = (performance.now() - alive) / 1000
+    if (waited > LONGEST.waiting || processorSeconds(worker.pid!) - busy > LONGEST.busy)
+      end(1, `Hangs: ${keep(task.folder)}`)
   }, 500)
   worker.on('message', (message: Message) => {
     alive = performance.now()
+    busy = processorSeconds(worker.pid!)
     if ('failure' in message) return end(1, `Input ${message.number}: ${message.failure}\nKept: ${keep(task.folder)}`)
     const { done, read, refused } = message
     const seconds = ((alive - started) / 1000).toFixed(1)
@@ -62,6 +66,16 @@ function watch(task: Task): void {
     clearInterval(timer)
     if (code !== 0) end(1, `Crashed with ${code ?? signal}. Kept: ${keep(task.folder)}`)
   })
+}
+
+/** Of all threads of a process so far; 0 where the system does not tell. */
+function processorSeconds(pid: number): number {
+  try {
+    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ')
+    return (Number(fields[11]) + Number(fields[12])) / 100
+  } catch {
+    return 0
+  }
 }
 
 /** Copies the last input out of the folder that goes. */

@@ -28,6 +28,11 @@ describe('checking the output', () => {
     await rejects(checkOutput(locked), 'ERR_OUTPUT_NOT_WRITABLE', /cannot be written/)
   })
 
+  it('refuses a folder where the system makes none, and does not look for one for ever', async () => {
+    if (existsSync('/proc/self'))
+      await rejects(checkOutput('/proc/no/such'), 'ERR_OUTPUT_NOT_WRITABLE', /\/proc\/no\/such cannot be written/)
+  })
+
   it('refuses the folder of the model, also through a link', async () => {
     writeModel(join(folder(), 'model'))
     symlinkSync(join(folder(), 'model'), join(folder(), 'link'))

@@ -3,10 +3,11 @@
  * cache: whatever is wrong with it is told as a warning, and the data is prepared anew.
  */
 import { randomBytes } from 'node:crypto'
-import { mkdir, open, readdir, rename, rm, stat, utimes } from 'node:fs/promises'
+import { open, readdir, rename, rm, stat, utimes } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { isAbsolute, join } from 'node:path'
 import type { Warning } from '../../errors.ts'
+import { makeFolder } from '../../make-folder.ts'
 import type { PassResult } from '../pass.ts'
 import { DamagedCache, readPass, writePass } from './file.ts'
 
@@ -58,7 +59,7 @@ export class PrepareCache {
     const path = this.#path(key)
     const temporary = join(this.#folder, `${key}.${randomBytes(8).toString('hex')}.tmp`)
     try {
-      await mkdir(this.#folder, { recursive: true })
+      await makeFolder(this.#folder)
       const handle = await open(temporary, 'wx')
       try {
         await writePass(handle, result)
