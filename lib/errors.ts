@@ -42,6 +42,10 @@
  * - `ERR_OUTPUT_NOT_WRITABLE`, `ERR_OUTPUT_FULL`, `ERR_OUTPUT_IS_SOURCE`, `ERR_OUTPUT_FOREIGN`, `ERR_OUTPUT_BUSY`: the output
  *   folder
  *
+ * What trains
+ * - `ERR_NO_SUCH_TENSOR`: a pattern that matches no tensor of the model
+ * - `ERR_NOTHING_TRAINED`: everything is frozen
+ *
  * Running
  * - `ERR_NON_FINITE_LOSS`, `ERR_NON_FINITE_GRADIENT`: the run has diverged; the step was not applied
  * - `ERR_INVALID_PROMPT`, `ERR_EMPTY_PROMPT`, `ERR_CONTEXT_FULL`: generation from something else than text or messages,

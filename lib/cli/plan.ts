@@ -48,6 +48,7 @@ export function planTable(plan: TrainingPlan): string {
     ['Model'],
     ['parameters', count(plan.parameters)],
     ['trained', `${count(plan.trainable)} (${percent(plan.trainable / plan.parameters)})`],
+    ...(plan.trainable < plan.parameters ? [['frozen', count(plan.parameters - plan.trainable)] as const] : []),
     ['chat template', plan.template],
     ['Data'],
     ...formatLines(plan.formats),

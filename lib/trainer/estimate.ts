@@ -31,8 +31,10 @@ export async function estimateSeconds(setup: Setup): Promise<number> {
   const length = Math.max(2, Math.min(spec.maxPositions, tokens, Math.round(train.tokens / train.examples.length)))
   const sequences = Math.max(1, Math.floor(tokens / length))
   const batch = collate(Array.from({ length: sequences }, () => probeExample(length, share, spec.vocabSize)))
+  // Of the probe's few layers everything trains; what is frozen is taken off below.
+  const { trainable: _, ...common } = engineOptions
   const options: EngineOptions = {
-    ...engineOptions,
+    ...common,
     spec,
     maxTokens: sequences * length,
     maxSupervised: sequences * length,
@@ -44,22 +46,27 @@ export async function estimateSeconds(setup: Setup): Promise<number> {
     await engine.commit()
     const weight = batch.weights.reduce((sum, value) => sum + value, 0)
     const step = { learningRate: 0, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, maxGradNorm: 1, step: 1 }
+    let forward = Number.POSITIVE_INFINITY
     let computing = Number.POSITIVE_INFINITY
     let updating = Number.POSITIVE_INFINITY
     // The first round makes primitives and touches memory; the best of the others is the machine's own speed.
     for (let round = 0; round < 3; round++) {
+      const started = performance.now()
+      await engine.evaluate(batch)
       const began = performance.now()
       await engine.accumulate(batch, weight, true)
       const computed = performance.now()
       await engine.optimizerStep(step)
       if (round === 0) continue
+      forward = Math.min(forward, began - started)
       computing = Math.min(computing, computed - began)
       updating = Math.min(updating, performance.now() - computed)
     }
-    const perOperation = computing / operations(spec, sequences * length, share, length)
+    const needed = forward + Math.max(0, computing - forward) * backwardShare(setup)
+    const perOperation = needed / operations(spec, sequences * length, share, length)
     const perParameter = updating / parameterCount(spec)
     const perEpoch = perOperation * operations(engineOptions.spec, train.tokens, share, length)
-    return (perEpoch * plan.epochs + perParameter * plan.parameters * plan.steps) / 1000
+    return (perEpoch * plan.epochs + perParameter * plan.trainable * plan.steps) / 1000
   } finally {
     engine.close()
   }
@@ -71,6 +78,20 @@ function probeExample(length: number, share: number, vocabulary: number): Exampl
   const first = Math.min(length - 1, Math.round(length * (1 - share)))
   const weights = Float32Array.from({ length }, (_, i) => (i >= first ? 1 : 0))
   return { ids, weights, source: { file: 'probe', line: 1 } }
+}
+
+/** Half of backward is gradients of weights, those that train; half is gradients of inputs, down to the lowest of them. */
+function backwardShare({ engineOptions: { trainable, spec }, plan }: Setup): number {
+  if (!trainable) return 1
+  const layers = trainable.flatMap(({ names }) => names).map((name) => layerOf(name, spec.layers))
+  const reached = (spec.layers - Math.min(...layers)) / spec.layers
+  return (plan.trainable / plan.parameters + reached) / 2
+}
+
+function layerOf(name: string, layers: number): number {
+  const layer = /^layers\.(\d+)\./.exec(name)?.[1]
+  if (layer !== undefined) return Number(layer)
+  return /^(final_norm|head)\./.test(name) ? layers : 0
 }
 
 /** Multiply-adds of forward and backward, up to a common factor. */

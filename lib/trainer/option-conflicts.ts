@@ -36,6 +36,8 @@ export function conflicts(input: unknown): Problem[] {
       refuse(path, 'has no effect: evaluation reads every row once; remove it')
     }
 
+  if (typeof input.train === 'string' && /\.(jsonl?|csv|parquet|gz|zst)$/.test(input.train))
+    refuse('train', 'selects tensors by pattern; the training data is data.train')
   const { learningRate = 2e-5, minLearningRate, chatTemplate } = input
   if (typeof learningRate === 'number' && typeof minLearningRate === 'number' && minLearningRate > learningRate)
     refuse('minLearningRate', `is ${minLearningRate}, above learningRate (${learningRate})`)

@@ -59,6 +59,7 @@ function unknownKey(parent: Path, key: string, known: readonly string[]): Proble
 const knownPaths: readonly string[] = [
   ...Object.keys(schema.shape),
   ...Object.keys(schema.shape.data.shape).map((name) => `data.${name}`),
+  ...['pattern', 'learningRateScale', 'weightDecay'].map((name) => `parameterGroups.${name}`),
   ...['config', 'tokenizer', 'init'].map((name) => `model.${name}`),
   ...['train', 'eval'].flatMap((name) => [`data.${name}.path`, `data.${name}.format`, `data.${name}.proportion`]),
 ]

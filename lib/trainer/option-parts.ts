@@ -3,6 +3,9 @@
  * option-errors.ts puts the path before it and what was found behind it.
  */
 import { z } from 'zod'
+import { tensorExpression } from './tensor-pattern.ts'
+
+const patternExpectation = "a pattern over tensor names, such as 'layers.0', '*.mlp' or '/regular expression/'"
 
 export const number = (error: string, accepts: (value: number) => boolean) =>
   z.number({ error }).refine(accepts, { error })
@@ -21,6 +24,23 @@ export const upTo1 = number('a number from 0 to 1', (value) => value >= 0 && val
 export const boolean = z.boolean({ error: 'true or false' })
 
 export const path = (what: string) => z.string({ error: what }).refine((text) => text.trim() !== '', { error: what })
+
+export const pattern = z
+  .string({ error: patternExpectation })
+  .refine((text) => text.trim() !== '' && isPattern(text), { error: patternExpectation })
+
+export const patterns = z.union([pattern, z.array(pattern).min(1, { error: 'a list of at least one pattern' })], {
+  error: 'a pattern over tensor names or a list of them',
+})
+
+function isPattern(text: string): boolean {
+  try {
+    tensorExpression(text)
+    return true
+  } catch {
+    return false
+  }
+}
 
 export const oneOf = <const T extends readonly [string, ...string[]]>(...values: T) =>
   z.enum(values, { error: listed(values) })

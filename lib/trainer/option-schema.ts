@@ -4,7 +4,18 @@
  */
 import { z } from 'zod'
 import { everyExpectation, parseEvery } from './every.ts'
-import { below1, boolean, integer, notNegative, oneOf, path, positive, upTo1 } from './option-parts.ts'
+import {
+  below1,
+  boolean,
+  integer,
+  notNegative,
+  oneOf,
+  path,
+  pattern,
+  patterns,
+  positive,
+  upTo1,
+} from './option-parts.ts'
 
 const format = oneOf('auto', 'messages', 'sharegpt', 'alpaca', 'prompt-completion', 'text', 'tokens')
 
@@ -73,6 +84,17 @@ export const schema = z.strictObject(
     epsilon: positive.optional(),
     weightDecay: notNegative.optional(),
     maxGradNorm: notNegative.optional(),
+    train: patterns.optional(),
+    freeze: patterns.optional(),
+    parameterGroups: z
+      .array(
+        z.strictObject(
+          { pattern, learningRateScale: notNegative.optional(), weightDecay: notNegative.optional() },
+          { error: 'an object such as { pattern: "embed_tokens", learningRateScale: 0.1 }' },
+        ),
+        { error: 'a list of { pattern, learningRateScale, weightDecay }' },
+      )
+      .optional(),
     precision: oneOf('float32', 'bfloat16').optional(),
     device: oneOf('auto', 'cuda', 'cpu', 'reference').optional(),
     threads: integer(1).optional(),

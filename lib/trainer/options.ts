@@ -39,6 +39,15 @@ export interface RandomModel {
   init: 'random'
 }
 
+export interface ParameterGroupOptions {
+  /** Tensors by name, as in `train`. */
+  pattern: string
+  /** Multiplies the learning rate, its warmup and its course. Default 1. */
+  learningRateScale?: number | undefined
+  /** Instead of `weightDecay`, and of every tensor here, norms and biases too. Default: as elsewhere. */
+  weightDecay?: number | undefined
+}
+
 export interface DataOptions {
   /**
    * Training data: a path, a glob, or a list of them; JSONL, JSON, CSV or Parquet, one conversation per row. Or a dataset of
@@ -146,6 +155,17 @@ export interface TrainerOptions {
   /** Global L2 norm to which gradients are clipped; 0 = no clipping. Default 1. */
   maxGradNorm?: number | undefined
 
+  /**
+   * Tensors that train, by pattern over their names in the checkpoint: whole components such as 'q_proj' or 'layers.0', with
+   * `*`, `?` and `{a,b}`, or '/regular expression/'. Default: all. The others stay as they are and take neither gradient
+   * nor optimizer memory.
+   */
+  train?: string | string[] | undefined
+  /** Tensors that do not train, by pattern, also of those that `train` matches. Default: none. */
+  freeze?: string | string[] | undefined
+  /** Learning rates and weight decay of their own, by pattern; the first group that matches a tensor has it. Default: none. */
+  parameterGroups?: ParameterGroupOptions[] | undefined
+
   /** Of weights and activations; master weights and optimizer state are float32. Default 'bfloat16' where the device is fast at it. */
   precision?: 'float32' | 'bfloat16' | undefined
   /** Default 'auto': the fastest that is there. */
@@ -215,6 +235,10 @@ export interface ResolvedOptions {
   weightDecay: number
   /** Infinity: no clipping. */
   maxGradNorm: number
+  /** Patterns; empty: everything. */
+  train: string[]
+  freeze: string[]
+  parameterGroups: ParameterGroupOptions[]
   precision: 'auto' | 'float32' | 'bfloat16'
   device: 'auto' | 'cuda' | 'cpu' | 'reference'
   /** 0: every core this process may use. */
@@ -271,6 +295,9 @@ export function parseOptions(input: unknown, baseFolder: string = process.cwd())
     epsilon: options.epsilon ?? 1e-8,
     weightDecay: options.weightDecay ?? 0,
     maxGradNorm: options.maxGradNorm === 0 ? Number.POSITIVE_INFINITY : (options.maxGradNorm ?? 1),
+    train: [options.train ?? []].flat(),
+    freeze: [options.freeze ?? []].flat(),
+    parameterGroups: options.parameterGroups ?? [],
     precision: options.precision ?? 'auto',
     device: options.device ?? 'auto',
     threads: options.threads ?? 0,

@@ -29,6 +29,7 @@ import type { PrepareEvent, TrainingPlan } from './events.ts'
 import type { ResolvedOptions } from './options.ts'
 import { type Schedule, warmupStepsOf } from './schedule.ts'
 import { embeddingReader, examineTemplate, judgeFindings } from './template-check.ts'
+import { selectTrainable } from './trainable.ts'
 
 export interface Setup {
   options: ResolvedOptions
@@ -84,7 +85,12 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
     for (const warning of judgeFindings(findings)) report.warning(warning)
   }
 
-  const engineOptions = engineFor(options, model, device, data.train, data.eval)
+  const sources = model.family.parameters(model.spec)
+  const trainable = selectTrainable(options, sources)
+  const engineOptions = {
+    ...engineFor(options, model, device, data.train, data.eval),
+    ...(trainable.groups && { trainable: trainable.groups }),
+  }
   const length = courseLength(data.train, options)
   const schedule: Schedule = {
     totalSteps: length.steps,
@@ -97,11 +103,11 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
   const { tokens, supervisedTokens } = epochTokens(data.train, options)
   const mixture = mixtureParts(data.train, length.epochs)
   for (const part of mixture ?? []) if (part.neverDrawn > 0) report.warning(neverDrawn(part, length.epochs))
-  const parameters = model.family.parameters(model.spec).reduce((sum, { shape }) => sum + product(shape), 0)
+  const parameters = sources.reduce((sum, { shape }) => sum + product(shape), 0)
   const longest = data.train.examples[data.train.longest]!
   const plan: TrainingPlan = {
     parameters,
-    trainable: parameters,
+    trainable: trainable.count,
     conversations: conversationCount(data.train),
     evalConversations: data.eval ? conversationCount(data.eval) : 0,
     tokens,

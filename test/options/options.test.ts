@@ -62,6 +62,9 @@ describe('the options', () => {
       epsilon: 1e-8,
       weightDecay: 0,
       maxGradNorm: 1,
+      train: [],
+      freeze: [],
+      parameterGroups: [],
       precision: 'auto',
       device: 'auto',
       threads: 0,
@@ -197,7 +200,6 @@ describe('an unknown option', () => {
     [{ output_dir: 1 }, /did you mean output\?/],
     [{ Epochs: 1 }, /did you mean epochs\?/],
     [{ warmup_ratio: 1 }, /did you mean warmupRatio\?/],
-    [{ train: 'x' }, /train is unknown; did you mean data\.train\?/],
     [{ tokenizer: 'x' }, /did you mean model\.tokenizer\?/],
     [
       { data: { train: 'x', evalFration: 0.1 } },
@@ -280,6 +282,10 @@ describe('a wrong value', () => {
       /^option data\.eval\[0\]\.proportion has no effect/,
     ],
     [{ data: { train: 'x', eval: { path: 'e', proportion: 1 } } }, /^option data\.eval\.proportion has no effect/],
+    [{ train: 'data/x.jsonl' }, /^option train selects tensors by pattern; the training data is data\.train$/],
+    [{ freeze: '/(/' }, /^option freeze must be a pattern over tensor names/],
+    [{ train: [] }, /^option train must be a list of at least one pattern/],
+    [{ parameterGroups: [{ learningRateScale: 1 }] }, /^option parameterGroups\[0\]\.pattern must be a pattern/],
     [{ data: { train: 'x', onBadRow: 'ignore' } }, /^option data\.onBadRow must be 'error' or 'skip'/],
     [{ chatTemplate: 'chatm1' }, /^option chatTemplate knows no 'chatm1'; did you mean 'chatml'\?/],
   ]
