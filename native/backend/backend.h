@@ -20,7 +20,7 @@
 namespace tunesmith {
 
 // Raised whenever the meaning or order of anything in this file changes.
-constexpr int kBackendInterfaceVersion = 2;
+constexpr int kBackendInterfaceVersion = 3;
 
 enum class Activation : uint8_t { kSilu, kGelu, kGeluTanh, kRelu };
 
@@ -47,6 +47,16 @@ struct AttentionShape {
   int32_t kv_heads;  // Hkv; query head h reads key head h / (heads / kv_heads)
   int32_t head_dim;  // D, even, 8..256
   double scale;      // scores are scale · q·k
+};
+
+// Which elements of an [T, K] activation a dropout keeps. Element (t, c) stays where word c mod 4 of philox(key,
+// {c / 4, positions[t], conversations[t], 0}) (core/rng.h) is at least probability · 2³², so that the mask depends on
+// the place in the conversation alone, never on the micro-batch.
+struct DropoutMask {
+  double probability;            // of being dropped, 0 to below 1
+  uint64_t key;                  // seed, step and which activation, as one number
+  const int32_t* positions;      // [T] index within the conversation
+  const int32_t* conversations;  // [T] number of the conversation in its step
 };
 
 struct AdamWStep {
@@ -153,6 +163,23 @@ class Backend {
   virtual void scatter_add_rows(Tensor x, Tensor in, const int32_t* rows, int64_t count) = 0;
   // out = in, converting between any two float dtypes.
   virtual void cast(Tensor out, Tensor in) = 0;
+
+  // ---- low-rank adapters --------------------------------------------------------------------------------------------
+  // y[T,N] (compute) += x[T,N] (compute) ⊙ (gain[n] + shift); gain [N] wide, or empty: 1 + shift.
+  virtual void add_scaled(Tensor y, Tensor x, Tensor gain, double shift) = 0;
+  // y[T,N] (compute) = x[T,N] (compute) ⊙ (gain[n] + shift) + bias[n]; y may be x; bias [N] wide or empty.
+  virtual void scale_columns(Tensor y, Tensor x, Tensor gain, double shift, Tensor bias) = 0;
+  // out[N] (wide) += Σ_t a[t,n] · b[t,n] / divisor[n]; a, b [T,N] compute, divisor [N] wide.
+  virtual void column_dots(Tensor out, Tensor a, Tensor b, Tensor divisor) = 0;
+  // norm[N] (wide) = ‖w[n] + scale · Σ_r b[n,r] · a[r]‖₂ over weight w[N,K], a[R,K], b[N,R], all wide; and
+  // gain[N] (wide) = magnitude[n] / norm[n], unless gain is empty. norm may be magnitude where gain is empty.
+  virtual void lora_norm(Tensor norm, Tensor gain, Tensor magnitude, Tensor weight, Tensor a, Tensor b,
+                         double scale) = 0;
+  // w[n] = gain[n] · (w[n] + scale · Σ_r b[n,r] · a[r]); shapes as above, gain [N] wide, or empty: 1.
+  virtual void lora_merge(Tensor weight, Tensor a, Tensor b, double scale, Tensor gain) = 0;
+  // y[T,K] = x[T,K] / (1 - probability) where the mask keeps, else 0; or y += that with accumulate. Both compute; y may
+  // be x without accumulate.
+  virtual void dropout(Tensor y, Tensor x, const DropoutMask& mask, bool accumulate) = 0;
 
   // ---- loss ---------------------------------------------------------------------------------------------------------
   // Per row r of logits[R,V] (wide): nll[r] (wide) = log Σ exp(logits) - logits[target]; correct[r] = 1 where the

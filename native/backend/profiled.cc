@@ -121,6 +121,31 @@ void ProfiledBackend::cast(Tensor out, Tensor in) {
   timed("cast", [&] { inner_->cast(out, in); });
 }
 
+void ProfiledBackend::add_scaled(Tensor y, Tensor x, Tensor gain, double shift) {
+  timed("add_scaled", [&] { inner_->add_scaled(y, x, gain, shift); });
+}
+
+void ProfiledBackend::scale_columns(Tensor y, Tensor x, Tensor gain, double shift, Tensor bias) {
+  timed("scale_columns", [&] { inner_->scale_columns(y, x, gain, shift, bias); });
+}
+
+void ProfiledBackend::column_dots(Tensor out, Tensor a, Tensor b, Tensor divisor) {
+  timed("column_dots", [&] { inner_->column_dots(out, a, b, divisor); });
+}
+
+void ProfiledBackend::lora_norm(Tensor norm, Tensor gain, Tensor magnitude, Tensor weight, Tensor a, Tensor b,
+                                double scale) {
+  timed("lora_norm", [&] { inner_->lora_norm(norm, gain, magnitude, weight, a, b, scale); });
+}
+
+void ProfiledBackend::lora_merge(Tensor weight, Tensor a, Tensor b, double scale, Tensor gain) {
+  timed("lora_merge", [&] { inner_->lora_merge(weight, a, b, scale, gain); });
+}
+
+void ProfiledBackend::dropout(Tensor y, Tensor x, const DropoutMask& mask, bool accumulate) {
+  timed("dropout", [&] { inner_->dropout(y, x, mask, accumulate); });
+}
+
 void ProfiledBackend::cross_entropy(Tensor logits, Tensor dlogits, Tensor nll, int32_t* correct, const int32_t* targets,
                                     Tensor weights, double scale) {
   timed("cross_entropy", [&] { inner_->cross_entropy(logits, dlogits, nll, correct, targets, weights, scale); });

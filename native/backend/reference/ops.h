@@ -51,6 +51,19 @@ void scatter_add_rows(Tensor x, Tensor in, const int32_t* rows, int64_t count);
 void cast(Tensor out, Tensor in);
 
 template <class T>
+void add_scaled(Tensor y, Tensor x, Tensor gain, double shift);
+template <class T>
+void scale_columns(Tensor y, Tensor x, Tensor gain, double shift, Tensor bias);
+template <class T>
+void column_dots(Tensor out, Tensor a, Tensor b, Tensor divisor);
+template <class T>
+void lora_norm(Tensor norm, Tensor gain, Tensor magnitude, Tensor weight, Tensor a, Tensor b, double scale);
+template <class T>
+void lora_merge(Tensor weight, Tensor a, Tensor b, double scale, Tensor gain);
+template <class T>
+void dropout(Tensor y, Tensor x, const DropoutMask& mask, bool accumulate);
+
+template <class T>
 void cross_entropy(Tensor logits, Tensor dlogits, Tensor nll, int32_t* correct, const int32_t* targets, Tensor weights,
                    double scale);
 

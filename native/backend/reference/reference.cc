@@ -132,6 +132,27 @@ class ReferenceBackend final : public Backend {
   }
   void cast(Tensor out, Tensor in) override { reference::cast(out, in); }
 
+  void add_scaled(Tensor y, Tensor x, Tensor gain, double shift) override {
+    with_compute("adapter", x.dtype, [&](auto t) { reference::add_scaled<decltype(t)>(y, x, gain, shift); });
+  }
+  void scale_columns(Tensor y, Tensor x, Tensor gain, double shift, Tensor bias) override {
+    with_compute("adapter", x.dtype, [&](auto t) { reference::scale_columns<decltype(t)>(y, x, gain, shift, bias); });
+  }
+  void column_dots(Tensor out, Tensor a, Tensor b, Tensor divisor) override {
+    with_compute("adapter", a.dtype, [&](auto t) { reference::column_dots<decltype(t)>(out, a, b, divisor); });
+  }
+  void lora_norm(Tensor norm, Tensor gain, Tensor magnitude, Tensor weight, Tensor a, Tensor b, double scale) override {
+    with_compute("adapter", weight.dtype,
+                 [&](auto t) { reference::lora_norm<decltype(t)>(norm, gain, magnitude, weight, a, b, scale); });
+  }
+  void lora_merge(Tensor weight, Tensor a, Tensor b, double scale, Tensor gain) override {
+    with_compute("adapter", weight.dtype,
+                 [&](auto t) { reference::lora_merge<decltype(t)>(weight, a, b, scale, gain); });
+  }
+  void dropout(Tensor y, Tensor x, const DropoutMask& mask, bool accumulate) override {
+    with_compute("dropout", x.dtype, [&](auto t) { reference::dropout<decltype(t)>(y, x, mask, accumulate); });
+  }
+
   void cross_entropy(Tensor logits, Tensor dlogits, Tensor nll, int32_t* correct, const int32_t* targets,
                      Tensor weights, double scale) override {
     with_compute("cross_entropy", dlogits ? dlogits.dtype : logits.dtype, [&](auto t) {
