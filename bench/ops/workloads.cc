@@ -66,10 +66,11 @@ double size_in_bytes(std::initializer_list<Tensor> tensors) {
 LinearWeight weight_of(Pool& pool, int64_t tokens, int64_t n, int64_t k) {
   const DType compute = pool.compute;
   LinearWeight weight{pool.values(DType::kFloat32, n, k, 0.05), compute, nullptr};
-  if (const size_t size = pool.backend.linear_prepared_bytes(n, k, compute, true)) weight.prepared = pool.bytes(size);
-  const size_t scratch = pool.backend.linear_scratch_bytes(tokens, n, k, compute, true);
+  const LinearShape shape{n, k, compute, LinearUse::kTrained};
+  if (const size_t size = pool.backend.linear_prepared_bytes(shape)) weight.prepared = pool.bytes(size);
+  const size_t scratch = pool.backend.linear_scratch_bytes(tokens, shape);
   pool.backend.set_scratch(scratch ? pool.bytes(scratch) : nullptr, scratch);
-  pool.backend.linear_prepare(weight, true);
+  pool.backend.linear_prepare(weight, LinearUse::kTrained);
   return weight;
 }
 
@@ -97,7 +98,7 @@ Workload linear_backward_input(Pool& pool, int64_t tokens, int64_t n, int64_t k,
 }
 
 Workload linear_backward_weight(Pool& pool, int64_t tokens, int64_t n, int64_t k) {
-  const size_t scratch = pool.backend.linear_scratch_bytes(tokens, n, k, pool.compute, true);
+  const size_t scratch = pool.backend.linear_scratch_bytes(tokens, {n, k, pool.compute, LinearUse::kTrained});
   pool.backend.set_scratch(scratch ? pool.bytes(scratch) : nullptr, scratch);
   const Tensor dy = pool.values(pool.compute, tokens, n), x = pool.values(pool.compute, tokens, k);
   const Tensor dw = pool.zeros(DType::kFloat32, n, k);
@@ -107,7 +108,7 @@ Workload linear_backward_weight(Pool& pool, int64_t tokens, int64_t n, int64_t k
 Workload linear_prepare(Pool& pool, int64_t n, int64_t k) {
   const LinearWeight weight = weight_of(pool, 1, n, k);
   const double bytes = double(n * k) * double(size_of(DType::kFloat32) + size_of(pool.compute));
-  return {[=, &pool] { pool.backend.linear_prepare(weight, true); }, {}, 0, bytes};
+  return {[=, &pool] { pool.backend.linear_prepare(weight, LinearUse::kTrained); }, {}, 0, bytes};
 }
 
 void add_linear(std::vector<Op>& ops, const std::string& name, int64_t n, int64_t k, double runs, bool head) {

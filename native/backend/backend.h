@@ -15,20 +15,38 @@
 #include <string>
 #include <vector>
 
+#include "core/nf4.h"
 #include "core/tensor.h"
 
 namespace tunesmith {
 
 // Raised whenever the meaning or order of anything in this file changes.
-constexpr int kBackendInterfaceVersion = 3;
+constexpr int kBackendInterfaceVersion = 4;
 
 enum class Activation : uint8_t { kSilu, kGelu, kGeluTanh, kRelu };
 
+// What is asked of one weight.
+enum class LinearUse : uint8_t {
+  kInference,  // forward
+  kFrozen,     // forward and input gradient
+  kTrained,    // and weight gradient
+};
+
+struct LinearShape {
+  int64_t n, k;
+  DType compute;
+  LinearUse use;
+  bool quantized = false;
+};
+
 // One weight matrix of the model: y[M,N] = x[M,K] · W[N,K]ᵀ.
 struct LinearWeight {
-  Tensor master;             // [N, K] wide, contiguous
+  Tensor master;             // [N, K] wide, contiguous; a shape without data where quantized
   DType compute;             // operand dtype of the matmuls
   void* prepared = nullptr;  // prepared_bytes() of the backend's own layout, made by linear_prepare; null when 0 bytes
+  // Instead of master: its rows, quantised, from the first part on. Ops read kNf4Values[code] · scale rounded to
+  // float32, then to compute, and make them anew for every call, in scratch: no backend keeps a copy.
+  std::vector<Nf4Matrix> quantized = {};
 };
 
 // Sequences of one packed micro-batch, or of one decoding step. Query row i of sequence b lies in
@@ -97,14 +115,16 @@ class Backend {
 
   // ---- linear -------------------------------------------------------------------------------------------------------
   // Operands may be strided; contiguous ones are what every backend is fast at.
-  // Bytes of LinearWeight::prepared for an [N, K] weight; `training` adds what the input gradient needs.
-  virtual size_t linear_prepared_bytes(int64_t n, int64_t k, DType compute, bool training) const = 0;
+  // Bytes of LinearWeight::prepared.
+  virtual size_t linear_prepared_bytes(const LinearShape& shape) const = 0;
   // Scratch the linear ops below need at once, for any M up to max_rows; the model allocates it in its arena and hands
   // it over once through set_scratch().
-  virtual size_t linear_scratch_bytes(int64_t max_rows, int64_t n, int64_t k, DType compute, bool training) const = 0;
+  virtual size_t linear_scratch_bytes(int64_t max_rows, const LinearShape& shape) const = 0;
   virtual void set_scratch(void* memory, size_t bytes) = 0;
+  // Bytes of working memory that ops have taken beyond it: 0 where the plan was right.
+  virtual size_t unplanned_bytes() const = 0;
   // Reads master, writes prepared. Called after loading and after every optimizer step.
-  virtual void linear_prepare(const LinearWeight& weight, bool training) = 0;
+  virtual void linear_prepare(const LinearWeight& weight, LinearUse use) = 0;
   // y[M,N] (compute or wide) = x[M,K] (compute) · Wᵀ + bias; bias [N] wide or empty.
   virtual void linear_forward(Tensor y, Tensor x, const LinearWeight& weight, Tensor bias) = 0;
   // dx[M,K] (compute or wide) = dy[M,N] (compute) · W, or += with accumulate (accumulate: dx wide only).

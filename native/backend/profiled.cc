@@ -43,8 +43,8 @@ void ProfiledBackend::zero(void* device, size_t bytes) {
   timed("zero", [&] { inner_->zero(device, bytes); });
 }
 
-void ProfiledBackend::linear_prepare(const LinearWeight& weight, bool training) {
-  timed("linear_prepare", [&] { inner_->linear_prepare(weight, training); });
+void ProfiledBackend::linear_prepare(const LinearWeight& weight, LinearUse use) {
+  timed("linear_prepare", [&] { inner_->linear_prepare(weight, use); });
 }
 
 void ProfiledBackend::linear_forward(Tensor y, Tensor x, const LinearWeight& weight, Tensor bias) {

@@ -34,14 +34,13 @@ class ProfiledBackend final : public Backend {
   void download(void* host, const void* device, size_t bytes) override { inner_->download(host, device, bytes); }
   void zero(void* device, size_t bytes) override;
   void synchronize() override { inner_->synchronize(); }
-  size_t linear_prepared_bytes(int64_t n, int64_t k, DType compute, bool training) const override {
-    return inner_->linear_prepared_bytes(n, k, compute, training);
-  }
-  size_t linear_scratch_bytes(int64_t max_rows, int64_t n, int64_t k, DType compute, bool training) const override {
-    return inner_->linear_scratch_bytes(max_rows, n, k, compute, training);
+  size_t linear_prepared_bytes(const LinearShape& shape) const override { return inner_->linear_prepared_bytes(shape); }
+  size_t linear_scratch_bytes(int64_t max_rows, const LinearShape& shape) const override {
+    return inner_->linear_scratch_bytes(max_rows, shape);
   }
   void set_scratch(void* memory, size_t bytes) override { inner_->set_scratch(memory, bytes); }
-  void linear_prepare(const LinearWeight& weight, bool training) override;
+  size_t unplanned_bytes() const override { return inner_->unplanned_bytes(); }
+  void linear_prepare(const LinearWeight& weight, LinearUse use) override;
   void linear_forward(Tensor y, Tensor x, const LinearWeight& weight, Tensor bias) override;
   void linear_backward_input(Tensor dx, Tensor dy, const LinearWeight& weight, bool accumulate) override;
   void linear_backward_weight(Tensor dw, Tensor dy, Tensor x, bool accumulate) override;

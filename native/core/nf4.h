@@ -55,11 +55,12 @@ struct Nf4Matrix {
   int64_t groups() const { return (blocks() + kNf4Group - 1) / kNf4Group; }
   bool doubled() const { return scale_codes != nullptr; }
 
-  // For views of host memory; `dynamic` is nf4_dynamic_code().data().
-  float scale(int64_t block, const float* dynamic) const {
-    return doubled() ? dynamic[scale_codes[block]] * absmax[block / kNf4Group] + *offset : absmax[block];
+  // For views of host memory.
+  float scale(int64_t block) const {
+    return doubled() ? nf4_dynamic_code()[scale_codes[block]] * absmax[block / kNf4Group] + *offset : absmax[block];
   }
   uint8_t code(int64_t index) const { return index % 2 ? codes[index / 2] & 15 : codes[index / 2] >> 4; }
+  float value(int64_t index) const { return kNf4Values[code(index)] * scale(index / kNf4Block); }
 };
 
 // One block of 1 to 64 values: writes (count + 1) / 2 bytes of codes, returns absmax. A value half-way between two

@@ -12,6 +12,7 @@
 namespace tunesmith::cpu {
 
 class Matmuls;
+struct MatmulProblem;
 
 class CpuBackend final : public Backend {
  public:
@@ -29,10 +30,11 @@ class CpuBackend final : public Backend {
   void zero(void* device, size_t bytes) override;
   void synchronize() override {}
 
-  size_t linear_prepared_bytes(int64_t n, int64_t k, DType compute, bool training) const override;
-  size_t linear_scratch_bytes(int64_t max_rows, int64_t n, int64_t k, DType compute, bool training) const override;
+  size_t linear_prepared_bytes(const LinearShape& shape) const override;
+  size_t linear_scratch_bytes(int64_t max_rows, const LinearShape& shape) const override;
   void set_scratch(void* memory, size_t bytes) override;
-  void linear_prepare(const LinearWeight& weight, bool training) override;
+  size_t unplanned_bytes() const override { return scratch_.spare(); }
+  void linear_prepare(const LinearWeight& weight, LinearUse use) override;
   void linear_forward(Tensor y, Tensor x, const LinearWeight& weight, Tensor bias) override;
   void linear_backward_input(Tensor dx, Tensor dy, const LinearWeight& weight, bool accumulate) override;
   void linear_backward_weight(Tensor dw, Tensor dy, Tensor x, bool accumulate) override;
@@ -76,12 +78,19 @@ class CpuBackend final : public Backend {
   void sgd(Tensor weight, Tensor grad, double learning_rate, double weight_decay, double grad_scale) override;
 
  private:
+  size_t plain_scratch_bytes(int64_t max_rows, const LinearShape& shape) const;
   size_t weight_gradient_room(int64_t rows, const Tensor& x) const;
+  const void* hold_master(const MatmulProblem& problem, const Tensor& master);
+  // linear_quantized.cc
+  size_t quantized_scratch_bytes(int64_t max_rows, const LinearShape& shape) const;
+  void quantized_forward(Tensor y, Tensor x, const LinearWeight& weight, Tensor bias);
+  void quantized_backward_input(Tensor dx, Tensor dy, const LinearWeight& weight, bool accumulate);
+  const void* hold_quantized(const MatmulProblem& problem, const LinearWeight& weight, bool transposed);
 
   int threads_;
   Scratch scratch_;
   std::unique_ptr<Matmuls> matmuls_;
-  mutable std::map<std::array<int64_t, 5>, size_t> scratch_bytes_;  // answers of linear_scratch_bytes
+  mutable std::map<std::array<int64_t, 6>, size_t> scratch_bytes_;  // answers of linear_scratch_bytes
 };
 
 }  // namespace tunesmith::cpu

@@ -2,10 +2,11 @@
 // from the float32 master on the fly, for the forward pass and for the input gradient: that costs one read of the
 // master each, while copies that stay would cost 2 bytes per parameter each. For the weight gradient both operands are
 // brought into the order of oneDNN's liking first, which it does more slowly itself. float32 matmuls read everything
-// where it lies.
+// where it lies. Quantised weights are in linear_quantized.cc.
 #include <algorithm>
 
 #include "cpu/cpu.h"
+#include "cpu/linear.h"
 #include "cpu/matmul.h"
 #include "cpu/pack.h"
 #include "cpu/parallel.h"
@@ -44,16 +45,6 @@ HWY_EXPORT(add_column_sums);
 
 namespace {
 
-MatmulProblem forward_problem(const Tensor& y, const Tensor& x, int64_t n, int64_t k, bool bias) {
-  const bool packed = x.dtype == DType::kBFloat16;
-  return {x.rows, n, k, x.dtype, {x.stride, 1}, packed, {1, k}, y.dtype, y.stride, false, bias};
-}
-
-MatmulProblem input_gradient_problem(const Tensor& dx, const Tensor& dy, int64_t n, int64_t k, bool accumulate) {
-  const bool packed = dy.dtype == DType::kBFloat16;
-  return {dy.rows, k, n, dy.dtype, {dy.stride, 1}, packed, {k, 1}, dx.dtype, dx.stride, accumulate, false};
-}
-
 MatmulProblem weight_gradient_problem(const Tensor& dw, const Tensor& dy, const Tensor& x, bool accumulate) {
   return {dy.cols,       x.cols,   dy.rows,   dy.dtype,   {1, dy.stride}, false,
           {x.stride, 1}, dw.dtype, dw.stride, accumulate, false};
@@ -75,30 +66,37 @@ size_t CpuBackend::weight_gradient_room(int64_t rows, const Tensor& x) const {
          round_to_scratch(size_t(rows * x.rows) * sizeof(BFloat16));
 }
 
-size_t CpuBackend::linear_prepared_bytes(int64_t n, int64_t k, DType compute, bool training) const {
-  return compute == DType::kBFloat16 && !training ? matmuls_->packed_weights(k, n).bytes : 0;
+size_t CpuBackend::linear_prepared_bytes(const LinearShape& s) const {
+  const bool packs = s.compute == DType::kBFloat16 && s.use == LinearUse::kInference && !s.quantized;
+  return packs ? matmuls_->packed_weights(s.k, s.n).bytes : 0;
 }
 
-size_t CpuBackend::linear_scratch_bytes(int64_t max_rows, int64_t n, int64_t k, DType compute, bool training) const {
-  const std::array<int64_t, 5> key{max_rows, n, k, int64_t(compute), training};
+size_t CpuBackend::linear_scratch_bytes(int64_t max_rows, const LinearShape& s) const {
+  const std::array<int64_t, 6> key{max_rows, s.n, s.k, int64_t(s.compute), int64_t(s.use), s.quantized};
   if (const auto known = scratch_bytes_.find(key); known != scratch_bytes_.end()) return known->second;
-  const bool packs = training && compute == DType::kBFloat16;
+  return scratch_bytes_[key] = s.quantized ? quantized_scratch_bytes(max_rows, s) : plain_scratch_bytes(max_rows, s);
+}
+
+size_t CpuBackend::plain_scratch_bytes(int64_t max_rows, const LinearShape& s) const {
+  const auto [n, k, compute, use, quantized] = s;
+  const bool packs = use != LinearUse::kInference && compute == DType::kBFloat16;
   size_t most = 0;
   for (int64_t rows = 1;; rows = std::min(4 * rows, max_rows)) {
     const Tensor x = matrix(nullptr, compute, rows, k), y = matrix(nullptr, compute, rows, n);
     const Tensor wide_y = matrix(nullptr, DType::kFloat32, rows, n), dw = matrix(nullptr, DType::kFloat32, n, k);
     most = std::max({most, matmuls_->scratch_bytes(forward_problem(y, x, n, k, false)),
                      matmuls_->scratch_bytes(forward_problem(wide_y, x, n, k, true))});
-    if (training) {
+    if (use != LinearUse::kInference) {
       const Tensor wide_x = matrix(nullptr, DType::kFloat32, rows, k);
       most = std::max({most, matmuls_->scratch_bytes(input_gradient_problem(x, y, n, k, false)),
-                       matmuls_->scratch_bytes(input_gradient_problem(wide_x, y, n, k, true)),
-                       matmuls_->scratch_bytes(weight_gradient_problem(dw, y, x, true))});
+                       matmuls_->scratch_bytes(input_gradient_problem(wide_x, y, n, k, true))});
     }
-    if (packs) {
+    if (use == LinearUse::kTrained) {
+      most = std::max(most, matmuls_->scratch_bytes(weight_gradient_problem(dw, y, x, true)));
       const int64_t dw_rows = std::min(n, kGradientRows);
-      most = std::max(most, matmuls_->scratch_bytes(packed_weight_gradient_problem(dw, dw_rows, x, true)) +
-                                weight_gradient_room(dw_rows, x));
+      if (packs)
+        most = std::max(most, matmuls_->scratch_bytes(packed_weight_gradient_problem(dw, dw_rows, x, true)) +
+                                  weight_gradient_room(dw_rows, x));
     }
     if (rows >= max_rows) break;
   }
@@ -106,7 +104,7 @@ size_t CpuBackend::linear_scratch_bytes(int64_t max_rows, int64_t n, int64_t k, 
   if (packs) {
     most += round_to_scratch(std::max(matmuls_->packed_weights(k, n).bytes, matmuls_->packed_weights(n, k).bytes));
   }
-  return scratch_bytes_[key] = most;
+  return most;
 }
 
 void CpuBackend::set_scratch(void* memory, size_t bytes) {
@@ -114,29 +112,36 @@ void CpuBackend::set_scratch(void* memory, size_t bytes) {
   scratch_.set(memory, bytes);
 }
 
-void CpuBackend::linear_prepare(const LinearWeight& weight, bool training) {
+void CpuBackend::linear_prepare(const LinearWeight& weight, LinearUse use) {
   matmuls_->forget_held_weights();
-  if (weight.compute != DType::kBFloat16 || training) return;
+  if (weight.compute != DType::kBFloat16 || use != LinearUse::kInference || !weight.quantized.empty()) return;
   const Tensor& w = weight.master;
   matmuls_->pack(weight.prepared, w.as<float>(), w.cols, w.rows, 1, w.stride);
 }
 
+const void* CpuBackend::hold_master(const MatmulProblem& problem, const Tensor& master) {
+  return matmuls_->hold_weights(problem, master.data, [&](void* to) {
+    matmuls_->pack(to, master.as<float>(), problem.k, problem.n, problem.weights_strides[0],
+                   problem.weights_strides[1]);
+  });
+}
+
 void CpuBackend::linear_forward(Tensor y, Tensor x, const LinearWeight& weight, Tensor bias) {
   if (x.rows == 0) return;
+  if (!weight.quantized.empty()) return quantized_forward(y, x, weight, bias);
   const Tensor& w = weight.master;
   const MatmulProblem problem = forward_problem(y, x, w.rows, w.cols, bool(bias));
   const void* operand = w.data;
-  if (problem.packed_weights) {
-    operand = weight.prepared ? weight.prepared : matmuls_->hold_weights(problem, w.as<float>());
-  }
+  if (problem.packed_weights) operand = weight.prepared ? weight.prepared : hold_master(problem, w);
   matmuls_->run(problem, y.data, x.data, operand, bias ? bias.as<float>() : nullptr);
 }
 
 void CpuBackend::linear_backward_input(Tensor dx, Tensor dy, const LinearWeight& weight, bool accumulate) {
   if (dy.rows == 0) return;
+  if (!weight.quantized.empty()) return quantized_backward_input(dx, dy, weight, accumulate);
   const Tensor& w = weight.master;
   const MatmulProblem problem = input_gradient_problem(dx, dy, w.rows, w.cols, accumulate);
-  const void* operand = problem.packed_weights ? matmuls_->hold_weights(problem, w.as<float>()) : w.data;
+  const void* operand = problem.packed_weights ? hold_master(problem, w) : w.data;
   matmuls_->run(problem, dx.data, dy.data, operand, nullptr);
 }
 

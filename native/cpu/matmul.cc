@@ -105,7 +105,7 @@ const PackedWeights& Matmuls::packed_weights(int64_t k, int64_t n) {
   PackedWeights layout{described.weights_desc(), described.weights_desc().get_size(), false, 0, 0};
   const auto& block = layout.desc.data.format_desc.blocking;
   if (block.inner_nblks == 3 && block.inner_idxs[0] == 0 && block.inner_idxs[1] == 1 && block.inner_idxs[2] == 0 &&
-      block.inner_blks[0] <= kMaxPackedPairs && block.inner_blks[2] == 2) {
+      block.inner_blks[0] <= kMaxPackedPairs && block.inner_blks[1] <= kMaxPackedColumns && block.inner_blks[2] == 2) {
     layout.k_block = block.inner_blks[0];
     layout.n_block = block.inner_blks[1];
     const int64_t tile = 2 * layout.k_block * layout.n_block;
@@ -133,7 +133,7 @@ size_t Matmuls::scratch_bytes(const MatmulProblem& problem) {
 }
 
 size_t Matmuls::held_bytes() const {
-  return held_.master ? round_to_scratch(layouts_.at({held_.k, held_.n}).bytes) : 0;
+  return held_.source ? round_to_scratch(layouts_.at({held_.k, held_.n}).bytes) : 0;
 }
 
 Scratch::Block Matmuls::reserve(size_t bytes) {
@@ -142,16 +142,16 @@ Scratch::Block Matmuls::reserve(size_t bytes) {
   return block;
 }
 
-const void* Matmuls::hold_weights(const MatmulProblem& p, const float* master) {
+const void* Matmuls::hold_weights(const MatmulProblem& p, const void* source, const std::function<void(void*)>& pack) {
   // Scratch holds the weights at its front; everything else lies at its back.
   const Dense dense = densify(p);
   const Scratch::Block block = reserve(round_to_scratch(packed_weights(p.k, p.n).bytes) + dense.src_bytes +
                                        dense.dst_bytes + entry(dense.problem).scratch_bytes);
   const int64_t k_stride = p.weights_strides[0];
-  const bool known = held_.master == master && held_.k == p.k && held_.n == p.n && held_.k_stride == k_stride;
+  const bool known = held_.source == source && held_.k == p.k && held_.n == p.n && held_.k_stride == k_stride;
   if (known && held_.at == block.data) return held_.at;
-  pack(block.data, master, p.k, p.n, k_stride, p.weights_strides[1]);
-  held_ = {master, p.k, p.n, k_stride, block.data, scratch_.generation()};
+  pack(block.data);
+  held_ = {source, p.k, p.n, k_stride, block.data, scratch_.generation()};
   return held_.at;
 }
 

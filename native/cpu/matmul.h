@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <map>
 
@@ -50,11 +51,11 @@ class Matmuls {
 
   // What run() needs of scratch beside the operands.
   size_t scratch_bytes(const MatmulProblem& problem);
-  // bfloat16 weights[k, n] of `problem`, packed from the plain float32 master into scratch. They stay there while
-  // nothing else needs the room, so that the chunks of one large layer share one packing. Whoever changes the master
-  // calls forget_held_weights().
-  const void* hold_weights(const MatmulProblem& problem, const float* master);
-  void forget_held_weights() { held_.master = nullptr; }
+  // bfloat16 weights[k, n] of `problem`, packed into scratch by `pack`, which makes them from what `source` points to.
+  // They stay there while nothing else needs the room, so that the chunks of one large layer share one packing. Whoever
+  // changes the source calls forget_held_weights().
+  const void* hold_weights(const MatmulProblem& problem, const void* source, const std::function<void(void*)>& pack);
+  void forget_held_weights() { held_.source = nullptr; }
   // So many bytes of scratch beside what run(problem) needs, for operands made by the caller.
   char* room(const MatmulProblem& problem, size_t bytes);
 
@@ -93,9 +94,9 @@ class Matmuls {
   std::map<Key, std::list<Entry>::iterator> index_;
   std::map<std::array<int64_t, 2>, PackedWeights> layouts_;
 
-  // The packed weights at the front of scratch; none where master is null.
+  // The packed weights at the front of scratch; none where source is null.
   struct Held {
-    const float* master = nullptr;
+    const void* source = nullptr;
     int64_t k = 0, n = 0, k_stride = 0;  // k_stride tells W[n, k] from its transpose where k = n
     char* at = nullptr;
     uint64_t generation = 0;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "cpu/matmul.h"
+#include "cpu/nf4.h"
 #include "cpu/parallel.h"
 
 #ifndef TUNESMITH_CPU_PACK_ONCE
@@ -188,6 +189,21 @@ void pack_weights(void* to, const PackedWeights& layout, const float* master, in
                 HWY_DYNAMIC_DISPATCH(pack_rows)(tile, from, rows, cols, k_stride, layout.k_block, layout.n_block);
               else
                 HWY_DYNAMIC_DISPATCH(pack_columns)(tile, from, rows, cols, n_stride, layout.k_block, layout.n_block);
+            });
+}
+
+void pack_quantized(void* to, const PackedWeights& layout, const std::vector<Nf4Matrix>& w, int64_t k, int64_t n,
+                    bool transposed, int threads) {
+  for_tiles(static_cast<uint32_t*>(to), layout, k, n, threads,
+            [&](uint32_t* tile, int64_t k0, int64_t rows, int64_t n0, int64_t cols) {
+              alignas(64) float values[2 * kMaxPackedPairs * kMaxPackedColumns];
+              if (transposed) {
+                nf4_rectangle(values, cols, w, k0, rows, n0, cols);
+                HWY_DYNAMIC_DISPATCH(pack_rows)(tile, values, rows, cols, cols, layout.k_block, layout.n_block);
+              } else {
+                nf4_rectangle(values, rows, w, n0, cols, k0, rows);
+                HWY_DYNAMIC_DISPATCH(pack_columns)(tile, values, rows, cols, rows, layout.k_block, layout.n_block);
+              }
             });
 }
 

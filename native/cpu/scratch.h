@@ -24,6 +24,7 @@ class Scratch {
   }
 
   size_t planned() const { return planned_size_; }
+  size_t spare() const { return spare_size_; }
 
   struct Block {
     char* data;

@@ -121,12 +121,12 @@ void Decoder::reserve_scratch(Arena& arena) {
   for (const Linear* linear : parameters_->linears()) {
     const Tensor& weight = linear->weight.master;
     const int64_t rows = linear == &parameters_->head ? chunk : t;
-    const auto need = [&](int64_t n) {
-      const size_t bytes = backend_.linear_scratch_bytes(rows, n, weight.cols, compute_, options_.training);
+    const auto need = [&](int64_t n, LinearUse use) {
+      const size_t bytes = backend_.linear_scratch_bytes(rows, {n, weight.cols, compute_, use});
       linear_scratch_bytes_ = std::max(linear_scratch_bytes_, bytes);
     };
-    need(weight.rows);
-    for (const TrainedRows& part : linear->trained) need(part.count);
+    need(weight.rows, options_.training ? LinearUse::kFrozen : LinearUse::kInference);
+    for (const TrainedRows& part : linear->trained) need(part.count, LinearUse::kTrained);
   }
   if (linear_scratch_bytes_) arena.reserve(kind, linear_scratch_, linear_scratch_bytes_);
 }
@@ -163,7 +163,7 @@ void Decoder::upload_rope_table() {
 
 void Decoder::prepare_weights(bool trained_only) {
   for (const Linear* linear : parameters_->linears())
-    if (!trained_only || !linear->trained.empty()) backend_.linear_prepare(linear->weight, options_.training);
+    if (!trained_only || !linear->trained.empty()) backend_.linear_prepare(linear->weight, linear->use);
 }
 
 void Decoder::initialize(uint64_t seed, double std) {

@@ -55,7 +55,7 @@ Parameters::Parameters(const DecoderSpec& spec, DType compute, const TrainingOpt
     const Tensor& master = all_linears[i]->weight.master;
     largest_n = std::max(largest_n, master.rows);
     largest_k = std::max(largest_k, master.cols);
-    const size_t bytes = backend.linear_prepared_bytes(master.rows, master.cols, compute, options.training);
+    const size_t bytes = backend.linear_prepared_bytes({master.rows, master.cols, compute, all_linears[i]->use});
     if (bytes) arena.reserve(MemoryKind::kPrepared, prepared_[i], bytes);
   }
 }
@@ -99,6 +99,8 @@ void Parameters::attach() {
 
   const std::vector<Linear*> all_linears = linears();
   for (size_t i = 0; i < prepared_.size(); i++) all_linears[i]->weight.prepared = prepared_[i];
+  if (options_.training)
+    for (Linear* linear : all_linears) linear->use = linear->trained.empty() ? LinearUse::kFrozen : LinearUse::kTrained;
 }
 
 // A view that starts at parameter `first` and runs over `rows` rows (elements, for vectors) of it and what follows.

@@ -52,6 +52,7 @@ struct Linear {
   Tensor bias;  // [N], empty where the model has none
   std::vector<TrainedRows> trained, trained_bias;
   bool input_gradient = false;  // something before this matmul trains
+  LinearUse use = LinearUse::kInference;
 };
 
 // Blocks of the model in the order of forward: backward ends at the lowest one that trains.

@@ -36,11 +36,11 @@ class Scratch {
 // lacks: rounding them away is the backend's work, and done here for the oracle.
 class Weight {
  public:
-  Weight(const Device& device, const Matrix& w, bool training)
+  Weight(const Device& device, const Matrix& w, LinearUse use)
       : device_(device),
         master_(device.inout(Kind::kWide, device.type() == DType::kFloat64 ? w.rounded(device.rounding()) : w)),
-        prepared_(*device, device->linear_prepared_bytes(w.rows, w.cols, device.type(), training)) {
-    device_->linear_prepare(*this, training);
+        prepared_(*device, device->linear_prepared_bytes({w.rows, w.cols, device.type(), use})) {
+    device_->linear_prepare(*this, use);
   }
   operator LinearWeight() const { return {master_, device_.type(), prepared_.data()}; }
   const Buffer& master() const { return master_; }
@@ -61,8 +61,9 @@ Outputs run(const Device& device, const Case& c) {
   Random random(1);
   const Matrix w = random.matrix(c.n, c.k), bias = random.matrix(1, c.n), x = random.matrix(c.m, c.k);
   const Matrix dy = random.matrix(c.m, c.n), dx = random.matrix(c.m, c.k), dw = random.matrix(c.n, c.k);
-  const Scratch scratch(device, device->linear_scratch_bytes(c.m + 37, c.n, c.k, device.type(), c.training));
-  const Weight weight(device, w, c.training);
+  const LinearUse use = c.training ? LinearUse::kTrained : LinearUse::kInference;
+  const Scratch scratch(device, device->linear_scratch_bytes(c.m + 37, {c.n, c.k, device.type(), use}));
+  const Weight weight(device, w, use);
   const Buffer bias_in = device.input(Kind::kWide, bias), x_in = device.input(Kind::kCompute, x, c.margin);
   const Buffer dy_in = device.input(Kind::kCompute, dy, c.margin);
   const Buffer y_out = device.output(c.y, c.m, c.n, c.margin);
@@ -90,12 +91,12 @@ TEST_CASE("linear: gradients against finite differences") {
   Matrix x = random.matrix(3, 5), w = random.matrix(4, 5), bias = random.matrix(1, 4);
   const Matrix dy = random.matrix(3, 4);
   const auto loss = [&] {
-    const Weight weight(device, w, true);
+    const Weight weight(device, w, LinearUse::kTrained);
     const Buffer y = device.output(Kind::kCompute, 3, 4);
     device->linear_forward(y, device.input(Kind::kCompute, x), weight, device.input(Kind::kWide, bias));
     return dot(y.get(), dy);
   };
-  const Weight weight(device, w, true);
+  const Weight weight(device, w, LinearUse::kTrained);
   const Buffer x_in = device.input(Kind::kCompute, x), dy_in = device.input(Kind::kCompute, dy);
   const Buffer dx = device.output(Kind::kCompute, 3, 5), dw = device.output(Kind::kWide, 4, 5);
   const Buffer dbias = device.inout(Kind::kWide, Matrix(1, 4));
@@ -139,15 +140,15 @@ TEST_CASE("linear: prepared again after the master weights changed") {
   check_backends("linear, second weights", [](const Device& device) -> Outputs {
     Random random(3);
     const Matrix first = random.matrix(40, 24), second = random.matrix(40, 24).rounded(device.rounding());
-    const Scratch scratch(device, device->linear_scratch_bytes(9, 40, 24, device.type(), true));
-    const Weight weight(device, first, true);
+    const Scratch scratch(device, device->linear_scratch_bytes(9, {40, 24, device.type(), LinearUse::kTrained}));
+    const Weight weight(device, first, LinearUse::kTrained);
     const Buffer x = device.input(Kind::kCompute, random.matrix(9, 24));
     const Buffer dy = device.input(Kind::kCompute, random.matrix(9, 40));
     const Buffer y = device.output(Kind::kWide, 9, 40), dx = device.output(Kind::kWide, 9, 24);
     device->linear_forward(y, x, weight, {});
     device->linear_backward_input(dx, dy, weight, false);
     device->cast(weight.master(), device.input(Kind::kWide, second));
-    device->linear_prepare(weight, true);
+    device->linear_prepare(weight, LinearUse::kTrained);
     device->linear_backward_input(dx, dy, weight, false);
     device->linear_forward(y, x, weight, {});
     return {sum(device, "y", y.get(), Kind::kWide, 24), sum(device, "dx", dx.get(), Kind::kWide, 40)};
@@ -159,11 +160,12 @@ TEST_CASE("linear: prepared again after the master weights changed") {
 TEST_CASE("linear: weights in turn, with one scratch") {
   check_backends("linear, two weights in turn", [](const Device& device) -> Outputs {
     const auto bytes = [&](int64_t n, int64_t k) {
-      return device->linear_scratch_bytes(33, n, k, device.type(), true);
+      return device->linear_scratch_bytes(33, {n, k, device.type(), LinearUse::kTrained});
     };
     const Scratch scratch(device, std::max(bytes(48, 40), bytes(40, 48)));
     Random random(4);
-    const Weight up(device, random.matrix(48, 40), true), down(device, random.matrix(40, 48), true);
+    const Weight up(device, random.matrix(48, 40), LinearUse::kTrained),
+        down(device, random.matrix(40, 48), LinearUse::kTrained);
     const Buffer narrow = device.input(Kind::kCompute, random.matrix(33, 40));
     const Buffer broad = device.input(Kind::kCompute, random.matrix(33, 48));
     const Buffer q_offsets = device.index({0, 3}), k_offset = device.index({0}), length = device.index({33}),
@@ -202,7 +204,7 @@ TEST_CASE("linear: weights in turn, with one scratch") {
     backward("down' after its gradient", down, narrow, 33, 48);
 
     // The same bytes mean another matrix in the other direction, and nothing but that tells them apart here.
-    const Weight square(device, random.matrix(40, 40), true);
+    const Weight square(device, random.matrix(40, 40), LinearUse::kTrained);
     forward("square", square, narrow, 33, 40);
     backward("square'", square, narrow, 33, 40);
     forward("square after square'", square, narrow, 33, 40);
@@ -214,11 +216,11 @@ TEST_CASE("linear: weights in turn, with one scratch") {
 TEST_CASE("linear: a weight gradient that needs the room of held weights") {
   check_backends("linear, one large gradient", [](const Device& device) -> Outputs {
     const auto bytes = [&](int64_t n, int64_t k) {
-      return device->linear_scratch_bytes(300, n, k, device.type(), true);
+      return device->linear_scratch_bytes(300, {n, k, device.type(), LinearUse::kTrained});
     };
     const Scratch scratch(device, std::max(bytes(512, 512), bytes(16, 2048)));
     Random random(5);
-    const Weight square(device, random.matrix(512, 512), true);
+    const Weight square(device, random.matrix(512, 512), LinearUse::kTrained);
     const Buffer dy = device.input(Kind::kCompute, random.matrix(300, 512));
     const Buffer narrow = device.input(Kind::kCompute, random.matrix(300, 16));
     const Buffer broad = device.input(Kind::kCompute, random.matrix(300, 2048));

@@ -1,4 +1,5 @@
-// y = x · Wᵀ + bias and its three gradients, straight from the master weights.
+// y = x · Wᵀ + bias and its three gradients, straight from the master weights, or from quantised ones a row at a time.
+#include <algorithm>
 #include <cassert>
 #include <vector>
 
@@ -6,35 +7,56 @@
 
 namespace tunesmith::reference {
 
+namespace {
+
+// Calls use(n, row n of the weight) for every row.
+template <class T, class Use>
+void for_rows(const LinearWeight& weight, const Use& use) {
+  if (weight.quantized.empty()) {
+    for (int64_t n = 0; n < weight.master.rows; ++n) use(n, static_cast<const T*>(weight.master.row<T>(n)));
+    return;
+  }
+  std::vector<T> row(size_t(weight.master.cols));
+  int64_t n = 0;
+  for (const Nf4Matrix& part : weight.quantized)
+    for (int64_t r = 0; r < part.rows; ++r, ++n) {
+      for (int64_t k = 0; k < part.cols; ++k) row[size_t(k)] = T(part.value(r * part.cols + k));
+      use(n, static_cast<const T*>(row.data()));
+    }
+  assert(n == weight.master.rows);
+}
+
+}  // namespace
+
 template <class T>
-void linear_forward(Tensor y, Tensor x, Tensor weight, Tensor bias) {
-  assert(y.rows == x.rows && y.cols == weight.rows && x.cols == weight.cols);
+void linear_forward(Tensor y, Tensor x, const LinearWeight& weight, Tensor bias) {
+  assert(y.rows == x.rows && y.cols == weight.master.rows && x.cols == weight.master.cols);
   assert(!bias || bias.size() == y.cols);
-  for (int64_t m = 0; m < y.rows; ++m) {
-    const T* x_row = x.row<T>(m);
-    for (int64_t n = 0; n < y.cols; ++n) {
-      const T* w_row = weight.row<T>(n);
+  for_rows<T>(weight, [&](int64_t n, const T* w_row) {
+    for (int64_t m = 0; m < y.rows; ++m) {
+      const T* x_row = x.row<T>(m);
       double sum = bias ? double(bias.as<T>()[n]) : 0.0;
       for (int64_t k = 0; k < x.cols; ++k) sum += double(x_row[k]) * w_row[k];
       y.row<T>(m)[n] = T(sum);
     }
-  }
+  });
 }
 
 template <class T>
-void linear_backward_input(Tensor dx, Tensor dy, Tensor weight, bool accumulate) {
-  assert(dx.rows == dy.rows && dy.cols == weight.rows && dx.cols == weight.cols);
-  std::vector<double> sum(dx.cols);  // one row of dx
-  for (int64_t m = 0; m < dx.rows; ++m) {
-    T* dx_row = dx.row<T>(m);
-    for (int64_t k = 0; k < dx.cols; ++k) sum[k] = accumulate ? double(dx_row[k]) : 0.0;
-    for (int64_t n = 0; n < dy.cols; ++n) {
+void linear_backward_input(Tensor dx, Tensor dy, const LinearWeight& weight, bool accumulate) {
+  assert(dx.rows == dy.rows && dy.cols == weight.master.rows && dx.cols == weight.master.cols);
+  std::vector<double> sums(size_t(dx.size()));
+  if (accumulate)
+    for (int64_t m = 0; m < dx.rows; ++m) std::copy_n(dx.row<T>(m), dx.cols, sums.data() + m * dx.cols);
+  for_rows<T>(weight, [&](int64_t n, const T* w_row) {
+    for (int64_t m = 0; m < dx.rows; ++m) {
       const double gradient = dy.row<T>(m)[n];
-      const T* w_row = weight.row<T>(n);
+      double* sum = sums.data() + m * dx.cols;
       for (int64_t k = 0; k < dx.cols; ++k) sum[k] += gradient * w_row[k];
     }
-    for (int64_t k = 0; k < dx.cols; ++k) dx_row[k] = T(sum[k]);
-  }
+  });
+  for (int64_t m = 0; m < dx.rows; ++m)
+    for (int64_t k = 0; k < dx.cols; ++k) dx.row<T>(m)[k] = T(sums[size_t(m * dx.cols + k)]);
 }
 
 template <class T>
@@ -64,10 +86,10 @@ void bias_backward(Tensor dbias, Tensor dy) {
   }
 }
 
-#define INSTANTIATE(T)                                                   \
-  template void linear_forward<T>(Tensor, Tensor, Tensor, Tensor);       \
-  template void linear_backward_input<T>(Tensor, Tensor, Tensor, bool);  \
-  template void linear_backward_weight<T>(Tensor, Tensor, Tensor, bool); \
+#define INSTANTIATE(T)                                                               \
+  template void linear_forward<T>(Tensor, Tensor, const LinearWeight&, Tensor);      \
+  template void linear_backward_input<T>(Tensor, Tensor, const LinearWeight&, bool); \
+  template void linear_backward_weight<T>(Tensor, Tensor, Tensor, bool);             \
   template void bias_backward<T>(Tensor, Tensor);
 INSTANTIATE(float)
 INSTANTIATE(double)

@@ -8,9 +8,9 @@
 namespace tunesmith::reference {
 
 template <class T>
-void linear_forward(Tensor y, Tensor x, Tensor weight, Tensor bias);
+void linear_forward(Tensor y, Tensor x, const LinearWeight& weight, Tensor bias);
 template <class T>
-void linear_backward_input(Tensor dx, Tensor dy, Tensor weight, bool accumulate);
+void linear_backward_input(Tensor dx, Tensor dy, const LinearWeight& weight, bool accumulate);
 template <class T>
 void linear_backward_weight(Tensor dw, Tensor dy, Tensor x, bool accumulate);
 template <class T>

@@ -53,19 +53,20 @@ class ReferenceBackend final : public Backend {
   void synchronize() override {}
 
   // Matmuls read the master weights: nothing is prepared and no scratch is needed.
-  size_t linear_prepared_bytes(int64_t, int64_t, DType, bool) const override { return 0; }
-  size_t linear_scratch_bytes(int64_t, int64_t, int64_t, DType, bool) const override { return 0; }
+  size_t linear_prepared_bytes(const LinearShape&) const override { return 0; }
+  size_t linear_scratch_bytes(int64_t, const LinearShape&) const override { return 0; }
   void set_scratch(void*, size_t) override {}
-  void linear_prepare(const LinearWeight& weight, bool) override {
+  size_t unplanned_bytes() const override { return 0; }
+  void linear_prepare(const LinearWeight& weight, LinearUse) override {
     with_compute("linear", weight.compute, [](auto) {});
   }
 
   void linear_forward(Tensor y, Tensor x, const LinearWeight& weight, Tensor bias) override {
-    with_compute("linear", x.dtype, [&](auto t) { reference::linear_forward<decltype(t)>(y, x, weight.master, bias); });
+    with_compute("linear", x.dtype, [&](auto t) { reference::linear_forward<decltype(t)>(y, x, weight, bias); });
   }
   void linear_backward_input(Tensor dx, Tensor dy, const LinearWeight& weight, bool accumulate) override {
     with_compute("linear", dy.dtype,
-                 [&](auto t) { reference::linear_backward_input<decltype(t)>(dx, dy, weight.master, accumulate); });
+                 [&](auto t) { reference::linear_backward_input<decltype(t)>(dx, dy, weight, accumulate); });
   }
   void linear_backward_weight(Tensor dw, Tensor dy, Tensor x, bool accumulate) override {
     with_compute("linear", dy.dtype,
