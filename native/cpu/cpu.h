@@ -85,7 +85,7 @@ class CpuBackend final : public Backend {
   size_t quantized_scratch_bytes(int64_t max_rows, const LinearShape& shape) const;
   void quantized_forward(Tensor y, Tensor x, const LinearWeight& weight, Tensor bias);
   void quantized_backward_input(Tensor dx, Tensor dy, const LinearWeight& weight, bool accumulate);
-  const void* hold_quantized(const MatmulProblem& problem, const LinearWeight& weight, bool transposed);
+  const void* quantized_operand(MatmulProblem& problem, const LinearWeight& weight, bool transposed);
 
   int threads_;
   Scratch scratch_;
