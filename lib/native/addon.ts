@@ -86,6 +86,34 @@ export interface MicroBatch {
   targets: Int32Array
   /** [T] loss weight of the target; 0 = context only. */
   weights: Float32Array
+  /** [B] number of each conversation in its step, which random masks are keyed by. Absent: 0, 1, ... */
+  numbers?: Int32Array
+}
+
+/** One projection of the checkpoint's own code with its low-rank update. */
+export interface AdapterModule {
+  /** Its parameters are `NAME.lora_a` [rank, K], `NAME.lora_b` [N, rank] and, with DoRA, `NAME.lora_magnitude` [N]. */
+  name: string
+  /** The native projections it covers, in the order of its rows: `layers.0.attention.q`, ... */
+  parts: string[]
+  rank: number
+  /** Factor of the update: alpha / rank, or alpha / √rank. */
+  scale: number
+}
+
+/** LoRA (arXiv 2106.09685) beside frozen weights. */
+export interface AdapterOptions {
+  modules: AdapterModule[]
+  /** With magnitudes (DoRA, arXiv 2402.09353). */
+  dora: boolean
+  /** Share of each adapter's input that a training step drops, 0 to below 1. */
+  dropout: number
+}
+
+/** What the random choices of a step are keyed by, beside the place they are made for. */
+export interface StepRandom {
+  seed: number
+  step: number
 }
 
 export interface EngineOptions {
@@ -99,6 +127,8 @@ export interface EngineOptions {
   optimizer: 'adamw' | 'sgd'
   /** What trains, and how; each parameter at most once. Everything else is frozen: no gradient, no optimizer state. Default: all. */
   trainable?: ParameterGroup[]
+  /** Absent: no adapters. They train unless `trainable` says otherwise, and then nothing else does. */
+  adapters?: AdapterOptions
   recompute: boolean
   /** Largest micro-batch that will come: tokens, rows that carry loss, conversations. */
   maxTokens: number
@@ -195,13 +225,20 @@ export interface NativeEngine {
   readGradient(name: string, offset: number, count: number, type: StorageType): Promise<Uint8Array>
   /** Must follow the last write() before any computation. */
   commit(): Promise<void>
-  /** Normal(0, std) for matrices and embeddings, 1 for norms, 0 for biases; counter-based, keyed by seed and name. */
+  /**
+   * Normal(0, std) for matrices and embeddings, 1 for norms, 0 for biases; counter-based, keyed by seed and name.
+   * Adapters stay as they are.
+   */
   initialize(seed: number, std: number): Promise<void>
+  /** As PEFT: A uniform within ±1/√K, B zero, magnitudes the row norms of the weights, which are loaded before. */
+  initializeAdapters(seed: number): Promise<void>
+  /** Writes the adapters into the weights and takes them out of the computation; for engines that do not train. */
+  mergeAdapters(): Promise<void>
   /**
    * Forward and backward of one micro-batch; gradients are divided by `weightSum`, the step's Σ weight.
-   * `first` overwrites the gradients, later micro-batches add.
+   * `first` overwrites the gradients, later micro-batches add. `random` is what dropout draws from.
    */
-  accumulate(batch: MicroBatch, weightSum: number, first: boolean): Promise<LossSums>
+  accumulate(batch: MicroBatch, weightSum: number, first: boolean, random?: StepRandom): Promise<LossSums>
   optimizerStep(step: OptimizerStep): Promise<StepResult>
   evaluate(batch: MicroBatch): Promise<LossSums>
   /** [T, V] float32 logits of every row; for tests and small inputs. */

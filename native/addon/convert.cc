@@ -113,6 +113,27 @@ DecoderSpec decoder_spec(Napi::Object in) {
   return spec;
 }
 
+AdapterOptions adapter_options(Napi::Object in) {
+  AdapterOptions options;
+  options.dora = boolean(in, "dora");
+  options.dropout = number(in, "dropout");
+  if (!(options.dropout >= 0 && options.dropout < 1)) refuse("dropout is not from 0 to below 1");
+  if (!in.Get("modules").IsArray()) refuse("modules is not a list");
+  const auto list = in.Get("modules").As<Napi::Array>();
+  for (uint32_t i = 0; i < list.Length(); i++) {
+    if (!list.Get(i).IsObject()) refuse("an entry of modules is not an object");
+    const auto entry = list.Get(i).As<Napi::Object>();
+    options.modules.push_back({text(entry, "name"), {}, integer(entry, "rank"), number(entry, "scale")});
+    if (!entry.Get("parts").IsArray()) refuse("parts is not a list");
+    const auto parts = entry.Get("parts").As<Napi::Array>();
+    for (uint32_t part = 0; part < parts.Length(); part++) {
+      if (!parts.Get(part).IsString()) refuse("parts has an entry that is not a string");
+      options.modules.back().parts.push_back(parts.Get(part).As<Napi::String>().Utf8Value());
+    }
+  }
+  return options;
+}
+
 std::vector<ParameterGroup> parameter_groups(const Napi::Value& value) {
   if (!value.IsArray()) refuse("trainable is not a list of groups");
   const auto list = value.As<Napi::Array>();
@@ -154,6 +175,7 @@ EngineOptions engine_options(Napi::Object in) {
   options.decoder.adam_moments = optimizer == "adamw";
   if (const Napi::Value trainable = in.Get("trainable"); !trainable.IsUndefined())
     options.decoder.trainable = parameter_groups(trainable);
+  if (!in.Get("adapters").IsUndefined()) options.decoder.adapters = adapter_options(object(in, "adapters"));
   options.decoder.recompute = boolean(in, "recompute");
   options.decoder.limits = {integer(in, "maxTokens"), integer(in, "maxSupervised"), integer(in, "maxSequences")};
   options.decoder.cache_tokens = integer(in, "cacheTokens");
@@ -161,9 +183,18 @@ EngineOptions engine_options(Napi::Object in) {
 }
 
 MicroBatch micro_batch(Napi::Object in) {
-  return {elements<int32_t>(in, "tokens", napi_int32_array), elements<int32_t>(in, "positions", napi_int32_array),
+  std::vector<int32_t> numbers;
+  if (!in.Get("numbers").IsUndefined()) numbers = elements<int32_t>(in, "numbers", napi_int32_array);
+  return {elements<int32_t>(in, "tokens", napi_int32_array),    elements<int32_t>(in, "positions", napi_int32_array),
           elements<int32_t>(in, "cuSeqlens", napi_int32_array), elements<int32_t>(in, "targets", napi_int32_array),
-          elements<float>(in, "weights", napi_float32_array)};
+          elements<float>(in, "weights", napi_float32_array),   std::move(numbers)};
+}
+
+std::optional<StepRandom> step_random(const Napi::Value& value) {
+  if (value.IsUndefined()) return std::nullopt;
+  if (!value.IsObject()) refuse("random is not an object");
+  const auto in = value.As<Napi::Object>();
+  return StepRandom{uint64_t(integer(in, "seed")), uint64_t(integer(in, "step"))};
 }
 
 OptimizerStep optimizer_options(Napi::Object in) {

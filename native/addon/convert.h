@@ -3,6 +3,7 @@
 
 #include <napi.h>
 
+#include <optional>
 #include <string>
 
 #include "backend/backend.h"
@@ -24,6 +25,8 @@ struct EngineOptions {
 
 EngineOptions engine_options(Napi::Object options);
 MicroBatch micro_batch(Napi::Object batch);
+// Absent where the value is undefined.
+std::optional<StepRandom> step_random(const Napi::Value& value);
 OptimizerStep optimizer_options(Napi::Object step);
 DType storage_type(const std::string& name);
 

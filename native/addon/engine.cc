@@ -47,6 +47,8 @@ Napi::Function Engine::define(Napi::Env env) {
                          InstanceMethod<&Engine::read_gradient>("readGradient"),
                          InstanceMethod<&Engine::commit>("commit"),
                          InstanceMethod<&Engine::initialize>("initialize"),
+                         InstanceMethod<&Engine::initialize_adapters>("initializeAdapters"),
+                         InstanceMethod<&Engine::merge_adapters>("mergeAdapters"),
                          InstanceMethod<&Engine::accumulate>("accumulate"),
                          InstanceMethod<&Engine::optimizer_step>("optimizerStep"),
                          InstanceMethod<&Engine::evaluate>("evaluate"),
@@ -180,15 +182,36 @@ Napi::Value Engine::initialize(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value Engine::initialize_adapters(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const uint64_t seed = uint64_t(number_argument(info, 0, "seed"));
+    return post([=, this]() -> Worker::Result {
+      decoder_->initialize_adapters(seed);
+      return [](Napi::Env env) { return env.Undefined(); };
+    });
+  });
+}
+
+Napi::Value Engine::merge_adapters(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    return post([this]() -> Worker::Result {
+      decoder_->merge_adapters();
+      return [](Napi::Env env) { return env.Undefined(); };
+    });
+  });
+}
+
 Napi::Value Engine::accumulate(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const double weight_sum = number_argument(info, 1, "weightSum");
     const bool first = info[2].ToBoolean();
-    return post([this, batch = micro_batch(object_argument(info, 0, "batch")), weight_sum, first]() -> Worker::Result {
-      return [sums = decoder_->accumulate(batch, weight_sum, first, worker_->cancelled())](Napi::Env env) {
-        return loss_sums(env, sums);
-      };
-    });
+    const std::optional<StepRandom> random = step_random(info[3]);
+    return post(
+        [this, batch = micro_batch(object_argument(info, 0, "batch")), weight_sum, first, random]() -> Worker::Result {
+          return [sums = decoder_->accumulate(batch, weight_sum, first, random, worker_->cancelled())](Napi::Env env) {
+            return loss_sums(env, sums);
+          };
+        });
   });
 }
 

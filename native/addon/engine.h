@@ -25,6 +25,8 @@ class Engine : public Napi::ObjectWrap<Engine> {
   Napi::Value read_gradient(const Napi::CallbackInfo& info);
   Napi::Value commit(const Napi::CallbackInfo& info);
   Napi::Value initialize(const Napi::CallbackInfo& info);
+  Napi::Value initialize_adapters(const Napi::CallbackInfo& info);
+  Napi::Value merge_adapters(const Napi::CallbackInfo& info);
   Napi::Value accumulate(const Napi::CallbackInfo& info);
   Napi::Value optimizer_step(const Napi::CallbackInfo& info);
   Napi::Value evaluate(const Napi::CallbackInfo& info);

@@ -185,10 +185,10 @@ class Backend {
   virtual void cast(Tensor out, Tensor in) = 0;
 
   // ---- low-rank adapters --------------------------------------------------------------------------------------------
-  // y[T,N] (compute) += x[T,N] (compute) ⊙ (gain[n] + shift); gain [N] wide, or empty: 1 + shift.
-  virtual void add_scaled(Tensor y, Tensor x, Tensor gain, double shift) = 0;
-  // y[T,N] (compute) = x[T,N] (compute) ⊙ (gain[n] + shift) + bias[n]; y may be x; bias [N] wide or empty.
-  virtual void scale_columns(Tensor y, Tensor x, Tensor gain, double shift, Tensor bias) = 0;
+  // y[T,N] += x[T,N] · (scale · gain[n] + shift); y and x compute, gain [N] wide or empty: 1.
+  virtual void add_scaled(Tensor y, Tensor x, Tensor gain, double scale, double shift) = 0;
+  // y[T,N] = x[T,N] · (scale · gain[n] + shift) + bias[n]; bias [N] wide or empty, y may be x, else as above.
+  virtual void scale_columns(Tensor y, Tensor x, Tensor gain, double scale, double shift, Tensor bias) = 0;
   // out[N] (wide) += Σ_t a[t,n] · b[t,n] / divisor[n]; a, b [T,N] compute, divisor [N] wide.
   virtual void column_dots(Tensor out, Tensor a, Tensor b, Tensor divisor) = 0;
   // norm[N] (wide) = ‖w[n] + scale · Σ_r b[n,r] · a[r]‖₂ over weight w[N,K], a[R,K], b[N,R], all wide; and

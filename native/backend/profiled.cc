@@ -121,12 +121,12 @@ void ProfiledBackend::cast(Tensor out, Tensor in) {
   timed("cast", [&] { inner_->cast(out, in); });
 }
 
-void ProfiledBackend::add_scaled(Tensor y, Tensor x, Tensor gain, double shift) {
-  timed("add_scaled", [&] { inner_->add_scaled(y, x, gain, shift); });
+void ProfiledBackend::add_scaled(Tensor y, Tensor x, Tensor gain, double scale, double shift) {
+  timed("add_scaled", [&] { inner_->add_scaled(y, x, gain, scale, shift); });
 }
 
-void ProfiledBackend::scale_columns(Tensor y, Tensor x, Tensor gain, double shift, Tensor bias) {
-  timed("scale_columns", [&] { inner_->scale_columns(y, x, gain, shift, bias); });
+void ProfiledBackend::scale_columns(Tensor y, Tensor x, Tensor gain, double scale, double shift, Tensor bias) {
+  timed("scale_columns", [&] { inner_->scale_columns(y, x, gain, scale, shift, bias); });
 }
 
 void ProfiledBackend::column_dots(Tensor out, Tensor a, Tensor b, Tensor divisor) {

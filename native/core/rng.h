@@ -31,6 +31,14 @@ inline double philox_normal(uint64_t key, uint64_t stream, uint64_t index) {
   return radius * (index % 2 ? std::sin(angle) : std::cos(angle));
 }
 
+// The index-th uniform value of the stream, from 0 to below 1.
+inline double philox_uniform(uint64_t key, uint64_t stream, uint64_t index) {
+  const uint64_t pair = index / 2;
+  const auto word = philox(key, {uint32_t(pair), uint32_t(pair >> 32), uint32_t(stream), uint32_t(stream >> 32)});
+  const size_t half = index % 2 * 2;
+  return double(uint64_t(word[half]) << 20 | word[half + 1] >> 12) * 0x1p-52;
+}
+
 // FNV-1a, to turn a name into a stream.
 constexpr uint64_t hash_name(std::string_view name) {
   uint64_t hash = 0xcbf29ce484222325u;

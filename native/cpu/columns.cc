@@ -15,43 +15,46 @@ HWY_BEFORE_NAMESPACE();
 namespace tunesmith::cpu::HWY_NAMESPACE {
 
 template <class D>
-HWY_INLINE hn::Vec<D> factor(D d, const float* gain, float shift, int64_t i) {
-  return gain ? hn::Add(load(d, gain + i), hn::Set(d, shift)) : hn::Set(d, 1 + shift);
+HWY_INLINE hn::Vec<D> factor(D d, const float* gain, float scale, float shift, int64_t i) {
+  if (!gain) return hn::Set(d, scale + shift);
+  return hn::MulAdd(load(d, gain + i), hn::Set(d, scale), hn::Set(d, shift));
 }
 
 template <class C>
-void add_scaled_typed(const Tensor& y, const Tensor& x, const float* gain, float shift, int64_t first, int64_t last) {
+void add_scaled_typed(const Tensor& y, const Tensor& x, const float* gain, float scale, float shift, int64_t first,
+                      int64_t last) {
   for (int64_t t = first; t < last; ++t) {
     C* to = y.row<C>(t);
     const C* from = x.row<C>(t);
     for_lanes(0, y.cols, [&](auto d, int64_t i) HWY_ATTR {
-      store(d, hn::MulAdd(load(d, from + i), factor(d, gain, shift, i), load(d, to + i)), to + i);
+      store(d, hn::MulAdd(load(d, from + i), factor(d, gain, scale, shift, i), load(d, to + i)), to + i);
     });
   }
 }
 
-void add_scaled_rows(const Tensor& y, const Tensor& x, const float* gain, float shift, int64_t first, int64_t last) {
+void add_scaled_rows(const Tensor& y, const Tensor& x, const float* gain, float scale, float shift, int64_t first,
+                     int64_t last) {
   const auto run = y.dtype == DType::kFloat32 ? add_scaled_typed<float> : add_scaled_typed<BFloat16>;
-  run(y, x, gain, shift, first, last);
+  run(y, x, gain, scale, shift, first, last);
 }
 
 template <class C>
-void scale_columns_typed(const Tensor& y, const Tensor& x, const float* gain, float shift, const float* bias,
-                         int64_t first, int64_t last) {
+void scale_columns_typed(const Tensor& y, const Tensor& x, const float* gain, float scale, float shift,
+                         const float* bias, int64_t first, int64_t last) {
   for (int64_t t = first; t < last; ++t) {
     C* to = y.row<C>(t);
     const C* from = x.row<C>(t);
     for_lanes(0, y.cols, [&](auto d, int64_t i) HWY_ATTR {
-      const auto scaled = hn::Mul(load(d, from + i), factor(d, gain, shift, i));
+      const auto scaled = hn::Mul(load(d, from + i), factor(d, gain, scale, shift, i));
       store(d, bias ? hn::Add(scaled, load(d, bias + i)) : scaled, to + i);
     });
   }
 }
 
-void scale_columns_rows(const Tensor& y, const Tensor& x, const float* gain, float shift, const float* bias,
-                        int64_t first, int64_t last) {
+void scale_columns_rows(const Tensor& y, const Tensor& x, const float* gain, float scale, float shift,
+                        const float* bias, int64_t first, int64_t last) {
   const auto run = y.dtype == DType::kFloat32 ? scale_columns_typed<float> : scale_columns_typed<BFloat16>;
-  run(y, x, gain, shift, bias, first, last);
+  run(y, x, gain, scale, shift, bias, first, last);
 }
 
 // Rows that are summed in registers before they join the sum of those before: keeps the error of long sums small.
@@ -96,15 +99,15 @@ const float* floats(const Tensor& vector) { return vector ? vector.as<float>() :
 
 }  // namespace
 
-void CpuBackend::add_scaled(Tensor y, Tensor x, Tensor gain, double shift) {
+void CpuBackend::add_scaled(Tensor y, Tensor x, Tensor gain, double scale, double shift) {
   parallel_ranges(threads_, y.rows, y.cols, [&](int64_t first, int64_t last) {
-    HWY_DYNAMIC_DISPATCH(add_scaled_rows)(y, x, floats(gain), float(shift), first, last);
+    HWY_DYNAMIC_DISPATCH(add_scaled_rows)(y, x, floats(gain), float(scale), float(shift), first, last);
   });
 }
 
-void CpuBackend::scale_columns(Tensor y, Tensor x, Tensor gain, double shift, Tensor bias) {
+void CpuBackend::scale_columns(Tensor y, Tensor x, Tensor gain, double scale, double shift, Tensor bias) {
   parallel_ranges(threads_, y.rows, y.cols, [&](int64_t first, int64_t last) {
-    HWY_DYNAMIC_DISPATCH(scale_columns_rows)(y, x, floats(gain), float(shift), floats(bias), first, last);
+    HWY_DYNAMIC_DISPATCH(scale_columns_rows)(y, x, floats(gain), float(scale), float(shift), floats(bias), first, last);
   });
 }
 

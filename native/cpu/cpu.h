@@ -63,8 +63,8 @@ class CpuBackend final : public Backend {
   void scatter_add_rows(Tensor x, Tensor in, const int32_t* rows, int64_t count) override;
   void cast(Tensor out, Tensor in) override;
 
-  void add_scaled(Tensor y, Tensor x, Tensor gain, double shift) override;
-  void scale_columns(Tensor y, Tensor x, Tensor gain, double shift, Tensor bias) override;
+  void add_scaled(Tensor y, Tensor x, Tensor gain, double scale, double shift) override;
+  void scale_columns(Tensor y, Tensor x, Tensor gain, double scale, double shift, Tensor bias) override;
   void column_dots(Tensor out, Tensor a, Tensor b, Tensor divisor) override;
   void lora_norm(Tensor norm, Tensor gain, Tensor magnitude, Tensor weight, Tensor a, Tensor b, double scale) override;
   void lora_merge(Tensor weight, Tensor a, Tensor b, double scale, Tensor gain) override;

@@ -11,6 +11,7 @@ void Decoder::backward_linear(Tensor dx, Tensor dy, Tensor x, Linear& linear, bo
     backend_.linear_backward_weight(rows.grad, dy.slice_cols(rows.first, rows.count), x, !first);
   for (const TrainedRows& rows : linear.trained_bias)
     backend_.bias_backward(rows.grad, dy.slice_cols(rows.first, rows.count));
+  if (linear.adapter) return backward_adapted(dx, dy, x, linear);
   if (linear.input_gradient) backend_.linear_backward_input(dx, dy, linear.weight, false);
 }
 

@@ -1,5 +1,6 @@
 #include "model/batch.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -25,6 +26,9 @@ void check(const DecoderSpec& spec, const MicroBatch& batch, const BatchLimits& 
   same_length("weights", batch.weights.size());
   if (batch.cu_seqlens.size() < 2 || batch.cu_seqlens.front() != 0 || batch.cu_seqlens.back() != count)
     refuse("cuSeqlens must run from 0 to the number of tokens");
+  if (!batch.numbers.empty() && int64_t(batch.numbers.size()) != batch.sequence_count())
+    refuse("numbers has " + number(batch.numbers.size()) + " entries for " + number(batch.sequence_count()) +
+           " conversations");
   if (batch.sequence_count() > limits.sequences)
     refuse(number(batch.sequence_count()) + " conversations, but the engine was planned for " +
            number(limits.sequences));
@@ -45,7 +49,7 @@ void check(const DecoderSpec& spec, const MicroBatch& batch, const BatchLimits& 
 
 }  // namespace
 
-DeviceBatch::DeviceBatch(const BatchLimits& limits, int64_t bucket, DType compute, Arena& arena)
+DeviceBatch::DeviceBatch(const BatchLimits& limits, int64_t bucket, DType compute, bool random, Arena& arena)
     : limits_(limits), bucket_(bucket) {
   const int64_t t = round_up(limits.tokens, bucket), r = round_up(limits.supervised, bucket), b = limits.sequences;
   for (int32_t** array : {&tokens, &positions, &q_positions}) arena.reserve_ints(MemoryKind::kScratch, *array, t);
@@ -54,6 +58,9 @@ DeviceBatch::DeviceBatch(const BatchLimits& limits, int64_t bucket, DType comput
   for (int32_t** array : {&q_offsets, &k_offsets, &k_lengths, &supervised_offsets})
     arena.reserve_ints(MemoryKind::kScratch, *array, b + 1);
   arena.reserve(MemoryKind::kScratch, weights, wide(compute), 1, r);
+  if (!random) return;
+  arena.reserve_ints(MemoryKind::kScratch, numbers, t);
+  arena.reserve_ints(MemoryKind::kScratch, supervised_numbers, r);
 }
 
 void DeviceBatch::load(Backend& backend, const DecoderSpec& spec, const MicroBatch& batch, bool every_row) {
@@ -102,6 +109,7 @@ void DeviceBatch::load(Backend& backend, const DecoderSpec& spec, const MicroBat
   put(supervised_q_positions, row_index, padded_rows);
   put(supervised_offsets, row_offsets, sequences + 1);
   put(targets, row_targets, padded_rows);
+  if (numbers) load_numbers(backend, batch);
 
   // Filler rows weigh nothing, so their gradient is zero however wild their logits are.
   if (weights.dtype == DType::kFloat64) {
@@ -113,6 +121,18 @@ void DeviceBatch::load(Backend& backend, const DecoderSpec& spec, const MicroBat
     host.resize(size_t(padded_rows), 0);
     backend.upload(weights.data, host.data(), host.size() * sizeof(float));
   }
+}
+
+void DeviceBatch::load_numbers(Backend& backend, const MicroBatch& batch) {
+  const auto number = [&](int32_t sequence) {
+    return batch.numbers.empty() ? sequence : batch.numbers[size_t(sequence)];
+  };
+  std::vector<int32_t> of_tokens(size_t(padded_tokens), 0), of_rows(size_t(padded_rows), 0);
+  for (int32_t b = 0; b < sequences; b++)
+    std::fill(of_tokens.begin() + batch.cu_seqlens[b], of_tokens.begin() + batch.cu_seqlens[b + 1], number(b));
+  for (int64_t r = 0; r < rows; r++) of_rows[size_t(r)] = number(sequence_of_row[size_t(r)]);
+  backend.upload(numbers, of_tokens.data(), of_tokens.size() * sizeof(int32_t));
+  backend.upload(supervised_numbers, of_rows.data(), of_rows.size() * sizeof(int32_t));
 }
 
 void DeviceBatch::load_decoding(Backend& backend, const int32_t* new_tokens, int64_t new_count, int64_t position) {

@@ -17,6 +17,8 @@ struct MicroBatch {
   std::vector<int32_t> cu_seqlens;  // [B + 1]
   std::vector<int32_t> targets;     // [T]
   std::vector<float> weights;       // [T]
+  // [B] number of each conversation in its step, which random masks are keyed by; empty: 0, 1, ...
+  std::vector<int32_t> numbers;
 
   int64_t token_count() const { return int64_t(tokens.size()); }
   int64_t sequence_count() const { return int64_t(cu_seqlens.size()) - 1; }
@@ -33,7 +35,8 @@ inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multi
 // The micro-batch on the device. T and R are rounded up to the backend's bucket with rows that belong to no sequence.
 class DeviceBatch {
  public:
-  DeviceBatch(const BatchLimits& limits, int64_t bucket, DType compute, Arena& arena);
+  // `random`: with the arrays that random masks are keyed by.
+  DeviceBatch(const BatchLimits& limits, int64_t bucket, DType compute, bool random, Arena& arena);
 
   // Checks everything an op would trust, then uploads. `every_row` treats all rows as supervised (logits for
   // inspection). Throws CodedError ERR_INVALID_BATCH.
@@ -68,9 +71,13 @@ class DeviceBatch {
   int32_t* supervised_q_positions = nullptr;  // [R]
   int32_t* supervised_offsets = nullptr;      // [B + 1]
   int32_t* targets = nullptr;                 // [R]
+  int32_t* numbers = nullptr;                 // [T] MicroBatch::numbers of each token's conversation
+  int32_t* supervised_numbers = nullptr;      // [R]
   Tensor weights;                             // [R] wide
 
  private:
+  void load_numbers(Backend& backend, const MicroBatch& batch);
+
   BatchLimits limits_;
   int64_t bucket_;
 };

@@ -40,7 +40,7 @@ Decoder::Decoder(const DecoderSpec& spec, const DecoderOptions& options, Backend
   batch_ = std::make_unique<DeviceBatch>(
       BatchLimits{options.limits.tokens, std::min(options.limits.supervised, options.limits.tokens),
                   options.limits.sequences},
-      backend.row_bucket(), compute_, arena);
+      backend.row_bucket(), compute_, options.training && options.adapters.dropout > 0, arena);
 
   const size_t layers = size_t(spec_.layers);
   while (first_trained_ < layers && parameters_->lowest_block > mlp_block(int64_t(first_trained_))) first_trained_++;
@@ -128,6 +128,7 @@ void Decoder::reserve_scratch(Arena& arena) {
     need(weight.rows, options_.training ? LinearUse::kFrozen : LinearUse::kInference);
     for (const TrainedRows& part : linear->trained) need(part.count, LinearUse::kTrained);
   }
+  if (!parameters_->adapters().modules.empty()) reserve_adapted(arena);
   if (linear_scratch_bytes_) arena.reserve(kind, linear_scratch_, linear_scratch_bytes_);
 }
 
@@ -164,6 +165,7 @@ void Decoder::upload_rope_table() {
 void Decoder::prepare_weights(bool trained_only) {
   for (const Linear* linear : parameters_->linears())
     if (!trained_only || !linear->trained.empty()) backend_.linear_prepare(linear->weight, linear->use);
+  prepare_adapters();
 }
 
 void Decoder::initialize(uint64_t seed, double std) {
@@ -171,6 +173,7 @@ void Decoder::initialize(uint64_t seed, double std) {
   std::vector<double> values;
   std::vector<float> narrow;
   for (const Parameter& p : parameters_->all()) {
+    if (is_adapter(p.name)) continue;
     const bool norm = p.name.ends_with("norm.weight");
     const uint64_t stream = hash_name(p.name);
     for (int64_t first = 0; first < p.value.size(); first += kChunk) {
@@ -189,22 +192,31 @@ void Decoder::initialize(uint64_t seed, double std) {
   }
 }
 
-LossSums Decoder::accumulate(const MicroBatch& batch, double weight_sum, bool first, const std::atomic<bool>& cancel) {
+LossSums Decoder::accumulate(const MicroBatch& batch, double weight_sum, bool first,
+                             const std::optional<StepRandom>& random, const std::atomic<bool>& cancel) {
   if (!options_.training) throw CodedError("ERR_NOT_TRAINING", "this engine was created without training");
   if (!(weight_sum > 0) || !std::isfinite(weight_sum))
     throw CodedError("ERR_INVALID_BATCH",
                      "the step's weight sum is " + std::to_string(weight_sum) + "; it must be positive");
+  if (options_.adapters.dropout > 0 && !random)
+    throw CodedError("ERR_INVALID_ARGUMENT", "dropout needs the seed and the number of the step");
   batch_->load(backend_, spec_, batch, false);
   // Everything that adds must start from zero; what one matmul writes whole is overwritten instead.
   if (first) {
     const auto clear = [&](const Tensor& grad) { backend_.zero(grad.data, size_t(grad.size()) * size_of(wide_)); };
     clear(parameters_->vector_grads());
-    if (batch_->rows == 0)
+    if (batch_->rows == 0 || !options_.adapters.modules.empty())
       clear(parameters_->matrix_grads());
     else if (!spec_.tied_embeddings && parameters_->embedding_grad)
       clear(parameters_->embedding_grad);
   }
   if (batch_->rows == 0) return {0, 0, 0, 0, std::vector<double>(size_t(batch_->sequences), 0.0)};
+  // Forgotten however this is left, so that an evaluation after a cancelled step drops nothing.
+  struct Guard {
+    std::optional<StepRandom>& random;
+    ~Guard() { random.reset(); }
+  } guard{random_};
+  random_ = random;
   forward(cancel);
   LossSums sums = head(true, 1 / weight_sum, first);
   backward(first, cancel);

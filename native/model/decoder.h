@@ -11,6 +11,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "backend/backend.h"
@@ -26,6 +27,12 @@ struct DecoderOptions : TrainingOptions {
   bool recompute = false;  // keep only each layer's input, run its forward again in backward
   BatchLimits limits;
   int64_t cache_tokens = 0;  // key/value cache positions; 0 = no decoding
+};
+
+// What every random choice of an optimizer step is keyed by, beside the place it is made for.
+struct StepRandom {
+  uint64_t seed;
+  uint64_t step;
 };
 
 struct LossSums {
@@ -58,10 +65,16 @@ class Decoder {
   void attach();  // after the arena is bound: views, rotary table, zeroed state
   // After loading, and after each optimizer step, which changes only what trains.
   void prepare_weights(bool trained_only = false);
-  void initialize(uint64_t seed, double std);
+  void initialize(uint64_t seed, double std);  // all but the adapters
+  // As PEFT: A uniform with a variance of 1 / (3 K), B zero, magnitudes the norms of the rows of W.
+  void initialize_adapters(uint64_t seed);
+  // Writes the adapters into the weights (in `wide`) and takes them out of the computation.
+  void merge_adapters();
 
   // Forward and backward. Gradients are those of Σ weight · nll / weight_sum; `first` overwrites, else they add up.
-  LossSums accumulate(const MicroBatch& batch, double weight_sum, bool first, const std::atomic<bool>& cancel);
+  // `random` is what dropout draws from.
+  LossSums accumulate(const MicroBatch& batch, double weight_sum, bool first, const std::optional<StepRandom>& random,
+                      const std::atomic<bool>& cancel);
   LossSums evaluate(const MicroBatch& batch, const std::atomic<bool>& cancel);
   // [T, V] float32 logits of every row.
   std::vector<float> logits(const MicroBatch& batch, const std::atomic<bool>& cancel);
@@ -102,6 +115,16 @@ class Decoder {
   void backward_attention(size_t layer, bool first);
   void backward_last_attention(size_t layer, bool first);
   void backward_linear(Tensor dx, Tensor dy, Tensor x, Linear& linear, bool first);
+  // adapted.cc
+  void reserve_adapted(Arena& arena);
+  void prepare_adapters();
+  Tensor adapter_input(Tensor x, const LinearAdapter& adapter);
+  DropoutMask dropout_mask(const LinearAdapter& adapter) const;
+  void project_down(Tensor x, const LinearAdapter& adapter);
+  Tensor scaled_down(int64_t rows, const AdapterSlice& slice) const;
+  void forward_adapted(Tensor y, Tensor x, const Linear& linear);
+  void backward_adapted(Tensor dx, Tensor dy, Tensor x, Linear& linear);
+  void backward_magnitudes(Tensor dy, Tensor in, const Linear& linear);
   // head.cc
   Tensor logits_of(int64_t first, int64_t count);
   LossSums head(bool training, double scale, bool first);
@@ -135,6 +158,12 @@ class Decoder {
   Tensor dattended_;                  // [T, Hq D] compute
   Tensor dqkv_;                       // [T, (Hq + 2 Hkv) D] compute; last layer: dq in its first rows
   Tensor dkv_;                        // [T, 2 Hkv D] compute, last layer
+  // Adapters.
+  Tensor adapter_in_;                          // [T, K] compute: dropped x, and what A adds to dx
+  Tensor adapter_out_;                         // [T, N] compute: B · h, and scaled dy
+  Tensor down_, down_scaled_, down_gradient_;  // [T, R] compute: h = x · Aᵀ; s · h, slice by slice; dh
+  std::optional<StepRandom> random_;           // while a step is computed
+  bool merged_ = false;
   // Head.
   Tensor output_;               // [R, H] wide: residual stream after the last layer
   Tensor output_rstd_;          // [R] wide

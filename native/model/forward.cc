@@ -21,6 +21,7 @@ void Decoder::forward(const std::atomic<bool>& cancel) {
 
 // Every projection of the layers and the head goes through here and through backward_linear().
 void Decoder::forward_linear(Tensor y, Tensor x, const Linear& linear) {
+  if (linear.adapter && !merged_) return forward_adapted(y, x, linear);
   backend_.linear_forward(y, x, linear.weight, linear.bias);
 }
 

@@ -34,6 +34,7 @@ Parameters::Parameters(const DecoderSpec& spec, DType compute, const TrainingOpt
     }
   }
   add("final_norm.weight", true, 1, hidden);
+  add_adapters();
 
   assign_groups();
 
@@ -58,6 +59,7 @@ Parameters::Parameters(const DecoderSpec& spec, DType compute, const TrainingOpt
     const size_t bytes = backend.linear_prepared_bytes({master.rows, master.cols, compute, all_linears[i]->use});
     if (bytes) arena.reserve(MemoryKind::kPrepared, prepared_[i], bytes);
   }
+  reserve_adapters(backend, arena);
 }
 
 void Parameters::add(const std::string& name, bool is_vector, int64_t rows, int64_t cols) {
@@ -110,7 +112,7 @@ Tensor Parameters::joined(const std::string& first, int64_t rows) const {
                      : matrix(p.value.data, p.value.dtype, rows, p.value.cols);
 }
 
-Linear Parameters::linear(const std::string& prefix, const std::vector<std::string>& parts) const {
+Linear Parameters::linear(const std::string& prefix, const std::vector<std::string>& parts) {
   int64_t rows = 0;
   std::vector<std::string> weights, biases;
   for (const std::string& part : parts) {
@@ -123,6 +125,7 @@ Linear Parameters::linear(const std::string& prefix, const std::vector<std::stri
     result.bias = joined(biases[0], rows);
     result.trained_bias = trained_rows(biases);
   }
+  result.adapter = adapter_of(prefix, parts, result);
   return result;
 }
 

@@ -4,12 +4,14 @@
 // two where everything trains alike.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "backend/backend.h"
 #include "core/arena.h"
+#include "model/adapters.h"
 #include "model/spec.h"
 
 namespace tunesmith {
@@ -37,13 +39,8 @@ struct ParameterGroup {
 struct TrainingOptions {
   bool training = false;
   bool adam_moments = true;                              // AdamW needs two moments per parameter, SGD none
-  std::optional<std::vector<ParameterGroup>> trainable;  // absent: every parameter, in one group
-};
-
-// Neighbouring rows of a joined matrix (elements of a joined bias) that train.
-struct TrainedRows {
-  int64_t first, count;
-  Tensor grad;  // [count, K], of a bias [count]
+  std::optional<std::vector<ParameterGroup>> trainable;  // absent: the adapters, else every parameter, in one group
+  AdapterOptions adapters;
 };
 
 // One matmul of the model and the gradients of those of its rows that train.
@@ -53,6 +50,7 @@ struct Linear {
   std::vector<TrainedRows> trained, trained_bias;
   bool input_gradient = false;  // something before this matmul trains
   LinearUse use = LinearUse::kInference;
+  LinearAdapter* adapter = nullptr;
 };
 
 // Blocks of the model in the order of forward: backward ends at the lowest one that trains.
@@ -84,6 +82,8 @@ class Parameters {
   const Parameter& find(const std::string& name) const;  // throws ERR_UNKNOWN_PARAMETER
   const std::vector<Parameter>& all() const { return parameters_; }
   std::vector<Linear*> linears();
+  const AdapterOptions& adapters() const { return options_.adapters; }
+  LinearUse adapter_use() const { return options_.training ? LinearUse::kTrained : LinearUse::kInference; }
 
   // Neighbouring matrices, or vectors, of one group. Moments are empty without AdamW.
   struct Span {
@@ -113,7 +113,11 @@ class Parameters {
   void assign_groups();
   void attach_spans();
   Tensor joined(const std::string& first, int64_t rows) const;
-  Linear linear(const std::string& prefix, const std::vector<std::string>& parts) const;
+  Linear linear(const std::string& prefix, const std::vector<std::string>& parts);
+  // lora.cc
+  void add_adapters();
+  LinearAdapter* adapter_of(const std::string& prefix, const std::vector<std::string>& parts, const Linear& linear);
+  void reserve_adapters(const Backend& backend, Arena& arena);
   std::vector<TrainedRows> trained_rows(const std::vector<std::string>& names) const;
   const Parameter* try_find(const std::string& name) const;
   bool trains(const std::string& prefix) const;
@@ -127,7 +131,8 @@ class Parameters {
   int64_t size_[2] = {0, 0}, trained_size_[2] = {0, 0};
   Tensor values_[2], grads_[2], m_[2], v_[2];
   std::vector<Parameter> parameters_;
-  std::vector<void*> prepared_;  // per linear, in the order of linears()
+  std::vector<void*> prepared_;                    // per linear, in the order of linears()
+  std::map<std::string, LinearAdapter> adapters_;  // by the first projection of their matmul
 };
 
 }  // namespace tunesmith

@@ -26,7 +26,7 @@ void Parameters::assign_groups() {
     }
   } else {
     groups = {ParameterGroup{}};
-    for (Parameter& p : parameters_) p.group = 0;
+    for (Parameter& p : parameters_) p.group = options_.adapters.modules.empty() || is_adapter(p.name) ? 0 : -1;
   }
   for (Parameter& p : parameters_) {
     if (!p.trained()) continue;

@@ -23,7 +23,7 @@ Outputs add_scaled(const Device& device, const Case& c) {
   const Buffer y = device.inout(Kind::kCompute, random.matrix(c.rows, c.width), c.margin);
   const Buffer x = device.input(Kind::kCompute, random.matrix(c.rows, c.width), c.margin);
   const Buffer gain = device.input(Kind::kWide, random.matrix(1, c.width));
-  device->add_scaled(y, x, c.gain ? gain.tensor() : Tensor{}, c.shift);
+  device->add_scaled(y, x, c.gain ? gain.tensor() : Tensor{}, 0.75, c.shift);
   // A sum of two terms may come out far smaller than they are.
   return {{"y", y.get(), device.tolerance(1, 4), device.tolerance(0, 4)}};
 }
@@ -37,7 +37,7 @@ Outputs scale_columns(const Device& device, const Case& c) {
   const Buffer gain = device.input(Kind::kWide, random.matrix(1, c.width));
   const Buffer bias = device.input(Kind::kWide, random.matrix(1, c.width));
   const Buffer& out = c.in_place ? x : y;
-  device->scale_columns(out, x, c.gain ? gain.tensor() : Tensor{}, c.shift, c.bias ? bias.tensor() : Tensor{});
+  device->scale_columns(out, x, c.gain ? gain.tensor() : Tensor{}, 0.75, c.shift, c.bias ? bias.tensor() : Tensor{});
   return {{"y", out.get(), device.tolerance(1, 4), device.tolerance(0, 4)}};
 }
 
@@ -70,13 +70,13 @@ TEST_CASE("columns: a small case by hand") {
     };
     const Buffer in = device.input(Kind::kCompute, x), factor = device.input(Kind::kWide, gain);
     const Buffer sum = device.inout(Kind::kCompute, y);
-    device->add_scaled(sum, in, factor, -1);
-    check("add_scaled", sum.get(), {11, 14, 13, 18});
-    device->add_scaled(sum, in, {}, -2);
-    check("add_scaled without gain", sum.get(), {10, 12, 10, 14});
+    device->add_scaled(sum, in, factor, 2, -3);
+    check("add_scaled", sum.get(), {11, 16, 13, 22});
+    device->add_scaled(sum, in, {}, -2, 1);
+    check("add_scaled without gain", sum.get(), {10, 14, 10, 18});
     const Buffer scaled = device.output(Kind::kCompute, 2, 2);
-    device->scale_columns(scaled, in, factor, 1, device.input(Kind::kWide, bias));
-    check("scale_columns", scaled.get(), {103, 208, 109, 216});
+    device->scale_columns(scaled, in, factor, 0.5, 2, device.input(Kind::kWide, bias));
+    check("scale_columns", scaled.get(), {103, 207, 109, 214});
     const Buffer dots = device.inout(Kind::kWide, bias);
     device->column_dots(dots, in, in, device.input(Kind::kWide, divisor));
     check("column_dots", dots.get(), {105, 205});

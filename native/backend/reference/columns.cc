@@ -8,26 +8,26 @@ namespace tunesmith::reference {
 namespace {
 
 template <class T>
-double factor(const Tensor& gain, double shift, int64_t n) {
-  return (gain ? double(gain.as<T>()[n]) : 1.0) + shift;
+double factor(const Tensor& gain, double scale, double shift, int64_t n) {
+  return scale * (gain ? double(gain.as<T>()[n]) : 1.0) + shift;
 }
 
 }  // namespace
 
 template <class T>
-void add_scaled(Tensor y, Tensor x, Tensor gain, double shift) {
+void add_scaled(Tensor y, Tensor x, Tensor gain, double scale, double shift) {
   assert(y.rows == x.rows && y.cols == x.cols && (!gain || gain.size() == y.cols));
   for (int64_t t = 0; t < y.rows; ++t)
-    for (int64_t n = 0; n < y.cols; ++n) y.row<T>(t)[n] += T(x.row<T>(t)[n] * factor<T>(gain, shift, n));
+    for (int64_t n = 0; n < y.cols; ++n) y.row<T>(t)[n] += T(x.row<T>(t)[n] * factor<T>(gain, scale, shift, n));
 }
 
 template <class T>
-void scale_columns(Tensor y, Tensor x, Tensor gain, double shift, Tensor bias) {
+void scale_columns(Tensor y, Tensor x, Tensor gain, double scale, double shift, Tensor bias) {
   assert(y.rows == x.rows && y.cols == x.cols && (!gain || gain.size() == y.cols));
   assert(!bias || bias.size() == y.cols);
   for (int64_t t = 0; t < y.rows; ++t)
     for (int64_t n = 0; n < y.cols; ++n) {
-      const double scaled = x.row<T>(t)[n] * factor<T>(gain, shift, n);
+      const double scaled = x.row<T>(t)[n] * factor<T>(gain, scale, shift, n);
       y.row<T>(t)[n] = T(scaled + (bias ? double(bias.as<T>()[n]) : 0.0));
     }
 }
@@ -42,9 +42,9 @@ void column_dots(Tensor out, Tensor a, Tensor b, Tensor divisor) {
   }
 }
 
-#define INSTANTIATE(T)                                                    \
-  template void add_scaled<T>(Tensor, Tensor, Tensor, double);            \
-  template void scale_columns<T>(Tensor, Tensor, Tensor, double, Tensor); \
+#define INSTANTIATE(T)                                                            \
+  template void add_scaled<T>(Tensor, Tensor, Tensor, double, double);            \
+  template void scale_columns<T>(Tensor, Tensor, Tensor, double, double, Tensor); \
   template void column_dots<T>(Tensor, Tensor, Tensor, Tensor);
 INSTANTIATE(float)
 INSTANTIATE(double)

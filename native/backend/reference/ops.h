@@ -51,9 +51,9 @@ void scatter_add_rows(Tensor x, Tensor in, const int32_t* rows, int64_t count);
 void cast(Tensor out, Tensor in);
 
 template <class T>
-void add_scaled(Tensor y, Tensor x, Tensor gain, double shift);
+void add_scaled(Tensor y, Tensor x, Tensor gain, double scale, double shift);
 template <class T>
-void scale_columns(Tensor y, Tensor x, Tensor gain, double shift, Tensor bias);
+void scale_columns(Tensor y, Tensor x, Tensor gain, double scale, double shift, Tensor bias);
 template <class T>
 void column_dots(Tensor out, Tensor a, Tensor b, Tensor divisor);
 template <class T>

@@ -133,11 +133,12 @@ class ReferenceBackend final : public Backend {
   }
   void cast(Tensor out, Tensor in) override { reference::cast(out, in); }
 
-  void add_scaled(Tensor y, Tensor x, Tensor gain, double shift) override {
-    with_compute("adapter", x.dtype, [&](auto t) { reference::add_scaled<decltype(t)>(y, x, gain, shift); });
+  void add_scaled(Tensor y, Tensor x, Tensor gain, double scale, double shift) override {
+    with_compute("adapter", x.dtype, [&](auto t) { reference::add_scaled<decltype(t)>(y, x, gain, scale, shift); });
   }
-  void scale_columns(Tensor y, Tensor x, Tensor gain, double shift, Tensor bias) override {
-    with_compute("adapter", x.dtype, [&](auto t) { reference::scale_columns<decltype(t)>(y, x, gain, shift, bias); });
+  void scale_columns(Tensor y, Tensor x, Tensor gain, double scale, double shift, Tensor bias) override {
+    with_compute("adapter", x.dtype,
+                 [&](auto t) { reference::scale_columns<decltype(t)>(y, x, gain, scale, shift, bias); });
   }
   void column_dots(Tensor out, Tensor a, Tensor b, Tensor divisor) override {
     with_compute("adapter", a.dtype, [&](auto t) { reference::column_dots<decltype(t)>(out, a, b, divisor); });
