@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -46,7 +47,7 @@ struct LinearWeight {
   void* prepared = nullptr;  // prepared_bytes() of the backend's own layout, made by linear_prepare; null when 0 bytes
   // Instead of master: its rows, quantised, from the first part on. Ops read kNf4Values[code] · scale rounded to
   // float32, then to compute, and make them anew for every call, in scratch: no backend keeps a copy.
-  std::vector<Nf4Matrix> quantized = {};
+  std::span<const Nf4Matrix> quantized = {};
 };
 
 // Sequences of one packed micro-batch, or of one decoding step. Query row i of sequence b lies in

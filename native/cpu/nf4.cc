@@ -103,7 +103,7 @@ namespace tunesmith::cpu {
 
 HWY_EXPORT(put_rows);
 
-void nf4_rectangle(float* to, int64_t to_stride, const std::vector<Nf4Matrix>& parts, int64_t first_row, int64_t rows,
+void nf4_rectangle(float* to, int64_t to_stride, std::span<const Nf4Matrix> parts, int64_t first_row, int64_t rows,
                    int64_t first_col, int64_t cols) {
   const int64_t end = first_row + rows;
   int64_t start = 0;  // of the part

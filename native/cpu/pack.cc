@@ -192,7 +192,7 @@ void pack_weights(void* to, const PackedWeights& layout, const float* master, in
             });
 }
 
-void pack_quantized(void* to, const PackedWeights& layout, const std::vector<Nf4Matrix>& w, int64_t k, int64_t n,
+void pack_quantized(void* to, const PackedWeights& layout, std::span<const Nf4Matrix> w, int64_t k, int64_t n,
                     bool transposed, int threads) {
   for_tiles(static_cast<uint32_t*>(to), layout, k, n, threads,
             [&](uint32_t* tile, int64_t k0, int64_t rows, int64_t n0, int64_t cols) {

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include <vector>
+#include <span>
 
 #include "core/nf4.h"
 #include "core/tensor.h"
@@ -23,7 +23,7 @@ void pack_weights(void* to, const PackedWeights& layout, const float* master, in
 
 // Packs a quantised W[n, k], or with `transposed` W[k, n], into `to`, as above. No more than a tile of it is ever there
 // in float32.
-void pack_quantized(void* to, const PackedWeights& layout, const std::vector<Nf4Matrix>& w, int64_t k, int64_t n,
+void pack_quantized(void* to, const PackedWeights& layout, std::span<const Nf4Matrix> w, int64_t k, int64_t n,
                     bool transposed, int threads);
 
 // Packs x[k, n] (bfloat16, any row stride) into `to`, as above.
