@@ -50,6 +50,7 @@
  * - `ERR_NON_FINITE_LOSS`, `ERR_NON_FINITE_GRADIENT`: the run has diverged; the step was not applied
  * - `ERR_INVALID_PROMPT`, `ERR_EMPTY_PROMPT`, `ERR_CONTEXT_FULL`: generation from something else than text or messages,
  *   without a prompt, or without room
+ * - `ERR_NON_FINITE_LOGITS`: generation with weights that have diverged
  * - `ERR_BUSY`: a second run or completion on the same object
  * - `ERR_CANCELLED`, `ERR_CLOSED`: work on an engine that was cancelled or closed
  * - `ERR_ADDON_NOT_LOADED`, `ERR_BACKEND_UNAVAILABLE`, `ERR_UNSUPPORTED_DTYPE`: what the machine or the build lacks

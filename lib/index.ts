@@ -8,6 +8,7 @@ export {
   type LoadModelOptions,
   loadModel,
   Model,
+  type Prompt,
   type SamplingOptions,
 } from './generate/index.ts'
 export type { BackendStatus, MemoryPlan } from './native/addon.ts'

@@ -1,2 +1,5 @@
-export { type Completion, type GenerateOptions, type LoadModelOptions, loadModel, Model } from './model.ts'
+export type { Completion, GenerateOptions } from './completion.ts'
+export { type LoadModelOptions, loadModel } from './load.ts'
+export { Model } from './model.ts'
+export type { Prompt } from './prompt.ts'
 export type { SamplingOptions } from './sampling.ts'

@@ -1,12 +1,9 @@
 /** Checks of what loadModel() and generate() are given: unknown names and values out of range are errors, as in training. */
 import { z } from 'zod'
-import type { Message } from '../data/conversation.ts'
-import { turns } from '../data/layouts/message.ts'
-import { RowProblem } from '../data/rows.ts'
-import { TunesmithError } from '../errors.ts'
-import { optionError, schemaProblems } from '../trainer/option-errors.ts'
-import { integer, notNegative, number, oneOf, path } from '../trainer/option-parts.ts'
-import type { GenerateOptions, LoadModelOptions } from './model.ts'
+import { optionError, type Problem, schemaProblems } from '../trainer/option-errors.ts'
+import { integer, notNegative, number, oneOf, path, positive, upTo1 } from '../trainer/option-parts.ts'
+import type { GenerateOptions } from './completion.ts'
+import type { LoadModelOptions } from './load.ts'
 
 const loading = z.strictObject({
   device: oneOf('auto', 'cuda', 'cpu', 'reference').optional(),
@@ -16,11 +13,29 @@ const loading = z.strictObject({
   chatTemplate: path("'model', the name of a built-in template or the path of a Jinja file").optional(),
 })
 
-const generating = z.strictObject({
+const stops = 'a text of at least one character, or a list of such'
+const stop = z.string({ error: stops }).min(1, { error: stops })
+
+/** What draws, apart from the temperature without which nothing is drawn. */
+const drawing = {
+  topK: integer(0).optional(),
+  topP: number('a number above 0, at most 1', (value) => value > 0 && value <= 1).optional(),
+  minP: upTo1.optional(),
+}
+
+/** Options of the tokens that are chosen. */
+export const sampling = {
   maxNewTokens: integer(1).optional(),
   temperature: notNegative.optional(),
-  topP: number('a number above 0, at most 1', (value) => value > 0 && value <= 1).optional(),
+  ...drawing,
+  repetitionPenalty: positive.optional(),
   seed: integer(0).optional(),
+  stop: z.union([stop, z.array(stop)], { error: stops }).optional(),
+}
+
+const generating = z.strictObject({
+  ...sampling,
+  tools: z.array(z.unknown(), { error: 'a list of tools' }).optional(),
   signal: z.instanceof(AbortSignal, { error: 'an AbortSignal' }).optional(),
   onToken: z.custom<unknown>((value) => typeof value === 'function', { error: 'a function' }).optional(),
 })
@@ -33,26 +48,25 @@ export function checkLoadOptions(options: LoadModelOptions): void {
 /** @throws TunesmithError `ERR_UNKNOWN_OPTION`, `ERR_INVALID_OPTION` */
 export function checkGenerateOptions(options: GenerateOptions): void {
   check(generating, options)
+  const problems = withoutEffect(options)
+  if (problems.length > 0) throw optionError(problems)
+}
+
+/** An option without an effect is refused, not ignored. */
+export function withoutEffect(options: Record<string, unknown> | GenerateOptions, at = ''): Problem[] {
+  const { temperature = 0, ...given } = options as Record<string, unknown>
+  if (temperature !== 0) return []
+  const neutral: Record<string, number> = { topK: 0, topP: 1, minP: 0 }
+  return Object.keys(drawing)
+    .filter((name) => given[name] !== undefined && given[name] !== neutral[name])
+    .map((name) => ({
+      kind: 'invalid',
+      path: `${at}${name}`,
+      message: 'has no effect with temperature 0, which takes the most likely token: give a temperature, such as 1',
+    }))
 }
 
 function check(schema: z.ZodObject, options: unknown): void {
   const parsed = schema.safeParse(options)
   if (!parsed.success) throw optionError(schemaProblems(parsed.error.issues, options, Object.keys(schema.shape)))
-}
-
-/**
- * The messages of a prompt, checked as those of training data are.
- *
- * @throws TunesmithError `ERR_INVALID_PROMPT` with the field
- */
-export function checkMessages(prompt: readonly Message[]): Message[] {
-  if (!Array.isArray(prompt) || prompt.length === 0) {
-    throw new TunesmithError('ERR_INVALID_PROMPT', 'the prompt must be a text, or a list of at least one message')
-  }
-  try {
-    return turns(prompt, 'messages')
-  } catch (error) {
-    if (!(error instanceof RowProblem)) throw error
-    throw new TunesmithError('ERR_INVALID_PROMPT', `the prompt's ${error.field}: ${error.message}`, { cause: error })
-  }
 }

@@ -1,11 +1,24 @@
-/** Choosing the next token from logits. */
+/**
+ * Choosing the next token from logits. What may be chosen is narrowed as Transformers does it, in its order: repetition
+ * penalty, temperature, top-k, top-p, min-p.
+ */
 import { philox } from '../batch/sampler.ts'
+import { TunesmithError } from '../errors.ts'
 
 export interface SamplingOptions {
   /** 0 = greedy: the most likely token, the first of equals. Default 0. */
   temperature?: number | undefined
-  /** Keep the most likely tokens whose probabilities together reach this, 0 to 1. Default 1: all. */
+  /** Keep the so many most likely tokens, and those equal to the last of them; 0 = all. Default 0. */
+  topK?: number | undefined
+  /** Keep the most likely tokens whose probabilities together reach this, 0 to 1 (arXiv 1904.09751). Default 1: all. */
   topP?: number | undefined
+  /** Keep tokens at least this share as likely as the most likely one, 0 to 1 (arXiv 2407.01082). Default 0: all. */
+  minP?: number | undefined
+  /**
+   * Divides positive logits of tokens that prompt or completion have, and multiplies negative ones (arXiv 1909.05858);
+   * above 1 discourages repetition. Default 1: none.
+   */
+  repetitionPenalty?: number | undefined
   /** Draws are a function of the seed and the position alone. Default 42. */
   seed?: number | undefined
 }
@@ -13,34 +26,97 @@ export interface SamplingOptions {
 /** Names this stream among those that other parts derive from the same seed. */
 const SAMPLING_STREAM = 0x73616d70
 
-/** The token chosen from `logits` [V] for the draw numbered `index`. */
-export function sampleToken(logits: Float32Array, options: SamplingOptions, index: number): number {
-  const { temperature = 0, topP = 1, seed = 42 } = options
-  if (temperature === 0) return argmax(logits)
-  const largest = logits[argmax(logits)]!
-  const weights = Float64Array.from(logits, (logit) => Math.exp((logit - largest) / temperature))
-  const order = Array.from(weights.keys())
-  if (topP < 1) order.sort((a, b) => weights[b]! - weights[a]! || a - b)
-  let total = 0
-  for (const weight of weights) total += weight
-  let kept = order.length
-  let mass = total
-  if (topP < 1) {
-    mass = 0
-    for (kept = 0; kept < order.length && (kept === 0 || mass < topP * total); kept++) mass += weights[order[kept]!]!
-  }
+const none: ReadonlySet<number> = new Set()
+
+/**
+ * The token chosen from `logits` [V] for the draw numbered `index`. `seen`: ids of the prompt and of what was generated.
+ *
+ * @throws TunesmithError `ERR_NON_FINITE_LOGITS`
+ */
+export function sampleToken(
+  logits: Float32Array,
+  options: SamplingOptions,
+  index: number,
+  seen: ReadonlySet<number> = none,
+): number {
+  const { temperature = 0, seed = 42 } = options
+  if (temperature === 0) return argmax(penalised(logits, options, seen))
+  const weights = samplingWeights(logits, options, seen)
   const key = [seed % 2 ** 32, Math.floor(seed / 2 ** 32)] as const
   const [high, low] = philox(key, [index, 0, 0, SAMPLING_STREAM])
-  let left = (high * 2 ** 21 + (low >>> 11)) * 2 ** -53 * mass
-  for (let i = 0; i < kept; i++) {
-    left -= weights[order[i]!]!
-    if (left < 0) return order[i]!
+  let left = (high * 2 ** 21 + (low >>> 11)) * 2 ** -53 * sum(weights)
+  let last = 0
+  for (let id = 0; id < weights.length; id++) {
+    if (weights[id] === 0) continue
+    last = id
+    left -= weights[id]!
+    if (left < 0) break
   }
-  return order[kept - 1]!
+  return last
 }
 
-function argmax(values: Float32Array): number {
+/** [V] what each token is drawn in proportion to; 0 where it cannot be drawn. Of the most likely token 1. */
+export function samplingWeights(
+  logits: Float32Array,
+  options: SamplingOptions,
+  seen: ReadonlySet<number> = none,
+): Float64Array {
+  const { temperature = 1, topK = 0, topP = 1, minP = 0 } = options
+  const scores = penalised(logits, options, seen)
+  const largest = scores[argmax(scores)]!
+  const weights = Float64Array.from(scores, (score) => Math.exp((score - largest) / temperature))
+  if (topK > 0 && topK < weights.length) keepFrom(weights, Float64Array.from(weights).sort()[weights.length - topK]!)
+  if (topP < 1) keepNucleus(weights, topP)
+  if (minP > 0) keepFrom(weights, minP)
+  return weights
+}
+
+function penalised(
+  logits: Float32Array,
+  { repetitionPenalty = 1 }: SamplingOptions,
+  seen: ReadonlySet<number>,
+): Float32Array | Float64Array {
+  if (repetitionPenalty === 1) return logits
+  const scores = Float64Array.from(logits)
+  for (const id of seen) scores[id]! *= scores[id]! < 0 ? repetitionPenalty : 1 / repetitionPenalty
+  return scores
+}
+
+function keepFrom(weights: Float64Array, least: number): void {
+  for (let id = 0; id < weights.length; id++) if (weights[id]! < least) weights[id] = 0
+}
+
+/** Keeps the fewest tokens, most likely first, that together have `share` of the whole. */
+function keepNucleus(weights: Float64Array, share: number): void {
+  const total = sum(weights)
+  // What is below this has less than 1 - share even together: it need not be sorted.
+  const negligible = ((1 - share) * total) / weights.length
+  const order: number[] = []
+  for (let id = 0; id < weights.length; id++) if (weights[id]! >= negligible) order.push(id)
+  order.sort((a, b) => weights[b]! - weights[a]! || a - b)
+  const kept: [number, number][] = []
+  let mass = 0
+  for (const id of order) {
+    if (kept.length > 0 && mass >= share * total) break
+    kept.push([id, weights[id]!])
+    mass += weights[id]!
+  }
+  weights.fill(0)
+  for (const [id, weight] of kept) weights[id] = weight
+}
+
+function sum(values: Float64Array): number {
+  let total = 0
+  for (const value of values) total += value
+  return total
+}
+
+function argmax(values: Float32Array | Float64Array): number {
   let best = 0
   for (let i = 1; i < values.length; i++) if (values[i]! > values[best]!) best = i
-  return best
+  if (Number.isFinite(values[best])) return best
+  throw new TunesmithError(
+    'ERR_NON_FINITE_LOGITS',
+    `the model's most likely token has the logit ${values[best]}: its weights have diverged, or are damaged`,
+  )
 }

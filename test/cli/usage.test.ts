@@ -55,6 +55,12 @@ describe('the command line', () => {
         /^error: --device must be auto, cpu, cuda, reference/,
       ],
       [['generate', 'checkpoint', '--prompt', 'x', '--raw', '--system', 's'], /^error: --system needs a chat template/],
+      [['generate', 'checkpoint', '--prompt', 'x', '--top-k', '5'], /^error: --top-k needs a --temperature above 0/],
+      [['generate', 'checkpoint', '--prompt', 'x', '--stop', ''], /^error: --stop does not take ''/],
+      [
+        ['generate', 'checkpoint', '--prompt', 'x', '--tools', 'none.json'],
+        /^error: --tools: none\.json is no JSON file/,
+      ],
       [['train', config({}), '--set', 'epochs'], /^error: --set takes key=value .* found 'epochs'/],
       [['train', config({}), '--set', 'betas=[0.9'], /^error: --set betas: the value is not valid YAML/],
     ]

@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { GenerateOptions, LoadModelOptions, Message, Model } from '../../lib/index.ts'
 import { loadModel } from '../../lib/index.ts'
@@ -17,6 +20,13 @@ describe('what loadModel and generate refuse', () => {
       [{ max_new_tokens: 3 }, 'ERR_UNKNOWN_OPTION', /option max_new_tokens is unknown; did you mean maxNewTokens\?/],
       [{ temperature: -1 }, 'ERR_INVALID_OPTION', /option temperature must be a number from 0 up; found -1/],
       [{ topP: 0 }, 'ERR_INVALID_OPTION', /option topP must be a number above 0, at most 1; found 0/],
+      [{ topK: 1.5 }, 'ERR_INVALID_OPTION', /option topK must be an integer from 0 up; found 1\.5/],
+      [{ minP: 2 }, 'ERR_INVALID_OPTION', /option minP must be a number from 0 to 1; found 2/],
+      [{ topK: 5 }, 'ERR_INVALID_OPTION', /option topK has no effect with temperature 0/],
+      [{ topP: 0.9, minP: 0.1, temperature: 0 }, 'ERR_INVALID_OPTION', /topP has no effect[\s\S]*minP has no effect/],
+      [{ repetitionPenalty: 0 }, 'ERR_INVALID_OPTION', /option repetitionPenalty must be a number above 0/],
+      [{ stop: '' }, 'ERR_INVALID_OPTION', /option stop must be a text of at least one character, or a list of such/],
+      [{ stop: ['a', ''] }, 'ERR_INVALID_OPTION', /option stop\[1\] must be a text of at least one character/],
       [{ maxNewTokens: 0.5 }, 'ERR_INVALID_OPTION', /option maxNewTokens must be an integer from 1 up; found 0\.5/],
       [{ onToken: 'print' }, 'ERR_INVALID_OPTION', /option onToken must be a function/],
     ]
@@ -43,6 +53,42 @@ describe('what loadModel and generate refuse', () => {
     for (const [prompt, message] of wrong) {
       const answer = model.generate(prompt as Message[])
       await assert.rejects(answer, { name: 'TunesmithError', code: 'ERR_INVALID_PROMPT', message })
+    }
+  })
+
+  it('tools where the template, or the prompt, has no place for them', async () => {
+    const tools = [{ type: 'function', function: { name: 'weather', parameters: {} } }]
+    const question: Message[] = [{ role: 'user', content: 'Hi' }]
+    const refused = (prompt: string | Message[], list: unknown[], message: RegExp) =>
+      assert.rejects(model.generate(prompt, { tools: list }), { code: 'ERR_INVALID_PROMPT', message })
+    await refused('Once', tools, /give messages, not a text/)
+    await refused(question, ['weather'], /the prompt's tools: expected a list of objects/)
+    const folder = mkdtempSync(join(tmpdir(), 'tunesmith-'))
+    const path = join(folder, 'no-tools.jinja')
+    writeFileSync(path, '{% for m in messages %}{{ m.content + eos_token }}{% endfor %}')
+    const bare = await loadModel(base, { chatTemplate: path })
+    try {
+      await assert.rejects(bare.generate(question, { tools }), { message: /the chat template leaves tools out/ })
+    } finally {
+      bare.close()
+      rmSync(folder, { recursive: true })
+    }
+  })
+
+  it('templates that do not say where an answer begins', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'tunesmith-'))
+    const path = join(folder, 'no-prompt.jinja')
+    writeFileSync(path, "{% for m in messages %}{{ '[' + m.role + ']' + m.content + eos_token }}{% endfor %}")
+    const bare = await loadModel(base, { chatTemplate: path })
+    try {
+      await assert.rejects(bare.generate([{ role: 'user', content: 'Hi' }]), {
+        code: 'ERR_TEMPLATE',
+        message: /has no generation prompt: it does not write "\[assistant\]" before an answer/,
+      })
+      await bare.generate('Once', { maxNewTokens: 1 })
+    } finally {
+      bare.close()
+      rmSync(folder, { recursive: true })
     }
   })
 
