@@ -96,7 +96,7 @@ export interface EngineOptions {
   spec: DecoderSpec
   /** Gradients and optimizer state are allocated only for training. */
   training: boolean
-  optimizer: 'adamw' | 'sgd'
+  optimizer: OptimizerRule
   /** What trains, and how; each parameter at most once. Everything else is frozen: no gradient, no optimizer state. Default: all. */
   trainable?: ParameterGroup[]
   recompute: boolean
@@ -109,6 +109,9 @@ export interface EngineOptions {
   /** Times every op, for profile(); costs a little. Default false. */
   profile?: boolean
 }
+
+/** 'momentum' is SGD with it. 'muon' holds for the matrices of the layers, 'adamw-8bit' not for embeddings and small tensors: AdamW for the rest. */
+export type OptimizerRule = 'adamw' | 'adamw-8bit' | 'lion' | 'adafactor' | 'muon' | 'sgd' | 'momentum'
 
 /** Parameters that train alike. */
 export interface ParameterGroup {
@@ -170,6 +173,8 @@ export interface OptimizerStep {
   beta1: number
   beta2: number
   epsilon: number
+  /** Of 'muon' and 'momentum'. Default 0. */
+  momentum?: number
   weightDecay: number
   /** Infinity = no clipping. */
   maxGradNorm: number

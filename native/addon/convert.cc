@@ -113,6 +113,18 @@ DecoderSpec decoder_spec(Napi::Object in) {
   return spec;
 }
 
+OptimizerRule optimizer_rule(const std::string& name) {
+  constexpr std::pair<const char*, OptimizerRule> kRules[] = {
+      {"adamw", OptimizerRule::kAdamW},       {"adamw-8bit", OptimizerRule::kAdamW8bit},
+      {"lion", OptimizerRule::kLion},         {"adafactor", OptimizerRule::kAdafactor},
+      {"muon", OptimizerRule::kMuon},         {"sgd", OptimizerRule::kSgd},
+      {"momentum", OptimizerRule::kMomentum},
+  };
+  for (const auto& [known, rule] : kRules)
+    if (name == known) return rule;
+  refuse("optimizer '" + name + "' does not exist");
+}
+
 std::vector<ParameterGroup> parameter_groups(const Napi::Value& value) {
   if (!value.IsArray()) refuse("trainable is not a list of groups");
   const auto list = value.As<Napi::Array>();
@@ -148,10 +160,7 @@ EngineOptions engine_options(Napi::Object in) {
   options.spec = decoder_spec(object(in, "spec"));
   options.decoder.compute = storage_type(text(in, "compute"));
   options.decoder.training = boolean(in, "training");
-  const std::string optimizer = text(in, "optimizer");
-  if (optimizer != "adamw" && optimizer != "sgd")
-    refuse("optimizer is '" + optimizer + "'; 'adamw' or 'sgd' is supported");
-  options.decoder.adam_moments = optimizer == "adamw";
+  options.optimizer = optimizer_rule(text(in, "optimizer"));
   if (const Napi::Value trainable = in.Get("trainable"); !trainable.IsUndefined())
     options.decoder.trainable = parameter_groups(trainable);
   options.decoder.recompute = boolean(in, "recompute");
@@ -167,7 +176,8 @@ MicroBatch micro_batch(Napi::Object in) {
 }
 
 OptimizerStep optimizer_options(Napi::Object in) {
-  return {number(in, "learningRate"), number(in, "beta1"),       number(in, "beta2"), number(in, "epsilon"),
+  const double momentum = in.Get("momentum").IsUndefined() ? 0 : number(in, "momentum");
+  return {number(in, "learningRate"), number(in, "beta1"),       number(in, "beta2"), number(in, "epsilon"), momentum,
           number(in, "weightDecay"),  number(in, "maxGradNorm"), integer(in, "step")};
 }
 
