@@ -124,7 +124,7 @@ export interface EngineOptions {
   spec: DecoderSpec
   /** Gradients and optimizer state are allocated only for training. */
   training: boolean
-  optimizer: 'adamw' | 'sgd'
+  optimizer: OptimizerRule
   /** What trains, and how; each parameter at most once. Everything else is frozen: no gradient, no optimizer state. Default: all. */
   trainable?: ParameterGroup[]
   /** Absent: no adapters. They train unless `trainable` says otherwise, and then nothing else does. */
@@ -139,6 +139,9 @@ export interface EngineOptions {
   /** Times every op, for profile(); costs a little. Default false. */
   profile?: boolean
 }
+
+/** 'momentum' is SGD with it. 'muon' holds for the matrices of the layers, 'adamw-8bit' not for embeddings and small tensors: AdamW for the rest. */
+export type OptimizerRule = 'adamw' | 'adamw-8bit' | 'lion' | 'adafactor' | 'muon' | 'sgd' | 'momentum'
 
 /** Parameters that train alike. */
 export interface ParameterGroup {
@@ -200,6 +203,8 @@ export interface OptimizerStep {
   beta1: number
   beta2: number
   epsilon: number
+  /** Of 'muon' and 'momentum'. Default 0. */
+  momentum?: number
   weightDecay: number
   /** Infinity = no clipping. */
   maxGradNorm: number

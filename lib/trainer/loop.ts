@@ -26,6 +26,7 @@ export interface Loop {
     | 'microBatchTokens'
     | 'betas'
     | 'epsilon'
+    | 'momentum'
     | 'weightDecay'
     | 'maxGradNorm'
   >
@@ -76,6 +77,7 @@ async function runStep(
     beta1: options.betas[0],
     beta2: options.betas[1],
     epsilon: options.epsilon,
+    momentum: options.momentum,
     weightDecay: options.weightDecay,
     maxGradNorm: options.maxGradNorm,
     step: course.number,

@@ -4,6 +4,13 @@ import type { Problem } from './option-errors.ts'
 import { closest } from './option-names.ts'
 import { isRecord, isTemplateFile, templateNames } from './option-paths.ts'
 
+/** An option of the optimizer, and the optimizers that do not have it. */
+const withoutEffect: [string, ...string[]][] = [
+  ['betas', 'sgd', 'adafactor'],
+  ['epsilon', 'sgd', 'adafactor', 'lion'],
+  ['momentum', 'adamw', 'adamw-8bit', 'adafactor', 'lion'],
+]
+
 /** Problems between the values of `input`; whatever the schema finds is left to it. */
 export function conflicts(input: unknown): Problem[] {
   if (!isRecord(input)) return []
@@ -21,8 +28,10 @@ export function conflicts(input: unknown): Problem[] {
   for (const [first, second, why] of exclusive)
     if (given(first) && given(second)) refuse(second, `excludes ${first} (${why}): give one of them`)
 
-  for (const path of ['betas', 'epsilon'])
-    if (input.optimizer === 'sgd' && given(path)) refuse(path, "has no effect with optimizer 'sgd': remove it")
+  const optimizer = typeof input.optimizer === 'string' ? input.optimizer : 'adamw'
+  for (const [path, ...without] of withoutEffect)
+    if (without.includes(optimizer) && given(path))
+      refuse(path, `has no effect with optimizer '${optimizer}': remove it`)
   if (input.schedule === 'constant' && given('minLearningRate'))
     refuse('minLearningRate', "has no effect with schedule 'constant': remove it")
   if (input.trainOn === 'all' && given('promptLossWeight'))

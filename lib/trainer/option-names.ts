@@ -50,6 +50,8 @@ const foreign: Record<string, string> = {
   beta2: 'betas',
   adamepsilon: 'epsilon',
   eps: 'epsilon',
+  adamwbnb8bit: "optimizer: 'adamw-8bit'",
+  sgdmomentum: 'momentum',
   wd: 'weightDecay',
   gradclip: 'maxGradNorm',
   gradientclipping: 'maxGradNorm',

@@ -39,6 +39,8 @@ export interface RandomModel {
   init: 'random'
 }
 
+export type OptimizerName = 'adamw' | 'adamw-8bit' | 'lion' | 'adafactor' | 'muon' | 'sgd'
+
 export interface ParameterGroupOptions {
   /** Tensors by name, as in `train`. */
   pattern: string
@@ -144,12 +146,19 @@ export interface TrainerOptions {
   /** Rate at which 'cosine' and 'linear' end. Default 0. */
   minLearningRate?: number | undefined
 
-  /** 'adamw' (decoupled weight decay, arXiv 1711.05101) or 'sgd'. Default 'adamw'. */
-  optimizer?: 'adamw' | 'sgd' | undefined
-  /** AdamW's decay rates of the two moments, 0 to below 1. Default [0.9, 0.999]. */
+  /**
+   * 'adamw' (decoupled weight decay, arXiv 1711.05101); 'adamw-8bit' (its moments in 8 bits as in bitsandbytes, arXiv
+   * 2110.02861; those of embeddings and of tensors under 4096 numbers stay float32); 'lion' (arXiv 2302.06675); 'adafactor'
+   * (arXiv 1804.04235, with the learning rate given); 'muon' (Newton-Schulz, for the matrices of the layers, its update scaled
+   * to the size of AdamW's as in arXiv 2502.16982; AdamW for embeddings, head and vectors); 'sgd'. Default 'adamw'.
+   */
+  optimizer?: OptimizerName | undefined
+  /** Decay rates of the moments of AdamW and Lion, 0 to below 1. Default [0.9, 0.999], of Lion [0.9, 0.99]. */
   betas?: [number, number] | undefined
   /** AdamW's term in the denominator. Default 1e-8. */
   epsilon?: number | undefined
+  /** Of SGD and Muon, 0 to below 1. Default 0, of Muon 0.95. */
+  momentum?: number | undefined
   /** Decay of matrices and embeddings; norms and biases have none. Default 0. */
   weightDecay?: number | undefined
   /** Global L2 norm to which gradients are clipped; 0 = no clipping. Default 1. */
@@ -229,9 +238,10 @@ export interface ResolvedOptions {
   schedule: 'cosine' | 'linear' | 'constant'
   warmup: { ratio: number } | { steps: number }
   minLearningRate: number
-  optimizer: 'adamw' | 'sgd'
+  optimizer: OptimizerName
   betas: [number, number]
   epsilon: number
+  momentum: number
   weightDecay: number
   /** Infinity: no clipping. */
   maxGradNorm: number
@@ -291,8 +301,9 @@ export function parseOptions(input: unknown, baseFolder: string = process.cwd())
     warmup: options.warmupSteps === undefined ? { ratio: options.warmupRatio ?? 0.03 } : { steps: options.warmupSteps },
     minLearningRate: options.minLearningRate ?? 0,
     optimizer: options.optimizer ?? 'adamw',
-    betas: options.betas ?? [0.9, 0.999],
+    betas: options.betas ?? (options.optimizer === 'lion' ? [0.9, 0.99] : [0.9, 0.999]),
     epsilon: options.epsilon ?? 1e-8,
+    momentum: options.momentum ?? (options.optimizer === 'muon' ? 0.95 : 0),
     weightDecay: options.weightDecay ?? 0,
     maxGradNorm: options.maxGradNorm === 0 ? Number.POSITIVE_INFINITY : (options.maxGradNorm ?? 1),
     train: [options.train ?? []].flat(),

@@ -247,7 +247,7 @@ function engineFor(
     threads,
     spec: { ...spec, maxPositions: longest },
     training: true,
-    optimizer: options.optimizer,
+    optimizer: options.optimizer === 'sgd' && options.momentum > 0 ? 'momentum' : options.optimizer,
     recompute: options.recompute,
     maxTokens: largest('tokens'),
     maxSupervised: largest('supervised'),

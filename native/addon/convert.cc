@@ -134,6 +134,18 @@ AdapterOptions adapter_options(Napi::Object in) {
   return options;
 }
 
+OptimizerRule optimizer_rule(const std::string& name) {
+  constexpr std::pair<const char*, OptimizerRule> kRules[] = {
+      {"adamw", OptimizerRule::kAdamW},       {"adamw-8bit", OptimizerRule::kAdamW8bit},
+      {"lion", OptimizerRule::kLion},         {"adafactor", OptimizerRule::kAdafactor},
+      {"muon", OptimizerRule::kMuon},         {"sgd", OptimizerRule::kSgd},
+      {"momentum", OptimizerRule::kMomentum},
+  };
+  for (const auto& [known, rule] : kRules)
+    if (name == known) return rule;
+  refuse("optimizer '" + name + "' does not exist");
+}
+
 std::vector<ParameterGroup> parameter_groups(const Napi::Value& value) {
   if (!value.IsArray()) refuse("trainable is not a list of groups");
   const auto list = value.As<Napi::Array>();
@@ -169,10 +181,7 @@ EngineOptions engine_options(Napi::Object in) {
   options.spec = decoder_spec(object(in, "spec"));
   options.decoder.compute = storage_type(text(in, "compute"));
   options.decoder.training = boolean(in, "training");
-  const std::string optimizer = text(in, "optimizer");
-  if (optimizer != "adamw" && optimizer != "sgd")
-    refuse("optimizer is '" + optimizer + "'; 'adamw' or 'sgd' is supported");
-  options.decoder.adam_moments = optimizer == "adamw";
+  options.optimizer = optimizer_rule(text(in, "optimizer"));
   if (const Napi::Value trainable = in.Get("trainable"); !trainable.IsUndefined())
     options.decoder.trainable = parameter_groups(trainable);
   if (!in.Get("adapters").IsUndefined()) options.decoder.adapters = adapter_options(object(in, "adapters"));
@@ -198,7 +207,8 @@ std::optional<StepRandom> step_random(const Napi::Value& value) {
 }
 
 OptimizerStep optimizer_options(Napi::Object in) {
-  return {number(in, "learningRate"), number(in, "beta1"),       number(in, "beta2"), number(in, "epsilon"),
+  const double momentum = in.Get("momentum").IsUndefined() ? 0 : number(in, "momentum");
+  return {number(in, "learningRate"), number(in, "beta1"),       number(in, "beta2"), number(in, "epsilon"), momentum,
           number(in, "weightDecay"),  number(in, "maxGradNorm"), integer(in, "step")};
 }
 

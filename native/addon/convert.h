@@ -21,6 +21,7 @@ struct EngineOptions {
   bool profile;  // times every op
   DecoderSpec spec;
   DecoderOptions decoder;
+  OptimizerRule optimizer;
 };
 
 EngineOptions engine_options(Napi::Object options);

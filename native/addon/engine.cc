@@ -70,16 +70,22 @@ Engine::Engine(const Napi::CallbackInfo& info) : ObjectWrap(info) {
       backend_ = std::move(profiled);
     }
     decoder_ = std::make_unique<Decoder>(options.spec, options.decoder, *backend_, arena_);
+    if (options.decoder.training)
+      optimizer_ = std::make_unique<Optimizer>(options.optimizer, *decoder_, *backend_, arena_);
     memory_ = backend_->allocate(arena_.total());
     arena_.bind(memory_);
     worker_ = std::make_unique<Worker>(info.Env());
     // Memory is first touched, and the backend's threads are first used, on the thread that will work with them.
-    worker_->post_first([this] { decoder_->attach(); });
+    worker_->post_first([this] {
+      decoder_->attach();
+      if (optimizer_) optimizer_->attach();
+    });
   });
 }
 
 void Engine::shut_down() {
   worker_.reset();
+  optimizer_.reset();
   decoder_.reset();
   if (memory_) backend_->release(std::exchange(memory_, nullptr));
 }
@@ -218,7 +224,8 @@ Napi::Value Engine::accumulate(const Napi::CallbackInfo& info) {
 Napi::Value Engine::optimizer_step(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     return post([this, step = optimizer_options(object_argument(info, 0, "step"))]() -> Worker::Result {
-      const StepResult result = tunesmith::optimizer_step(*decoder_, *backend_, step);
+      if (!optimizer_) throw CodedError("ERR_NOT_TRAINING", "this engine was created without training");
+      const StepResult result = optimizer_->step(step);
       return [result](Napi::Env env) {
         Napi::Object object = Napi::Object::New(env);
         object.Set("gradNorm", result.grad_norm);

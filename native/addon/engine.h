@@ -47,6 +47,7 @@ class Engine : public Napi::ObjectWrap<Engine> {
   Arena arena_;
   void* memory_ = nullptr;
   std::unique_ptr<Decoder> decoder_;
+  std::unique_ptr<Optimizer> optimizer_;  // null without training
   std::unique_ptr<Worker> worker_;
 };
 

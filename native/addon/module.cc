@@ -14,7 +14,8 @@ Napi::Value plan(const Napi::CallbackInfo& info) {
     const EngineOptions options = engine_options(info[0].As<Napi::Object>());
     const std::unique_ptr<Backend> backend = create_backend(options.backend, options.threads);
     Arena arena;
-    const Decoder decoder(options.spec, options.decoder, *backend, arena);
+    Decoder decoder(options.spec, options.decoder, *backend, arena);
+    if (options.decoder.training) Optimizer(options.optimizer, decoder, *backend, arena);
     return memory_plan(info.Env(), arena);
   });
 }

@@ -22,7 +22,7 @@
 namespace tunesmith {
 
 // Raised whenever the meaning or order of anything in this file changes.
-constexpr int kBackendInterfaceVersion = 4;
+constexpr int kBackendInterfaceVersion = 5;
 
 enum class Activation : uint8_t { kSilu, kGelu, kGeluTanh, kRelu };
 
@@ -86,6 +86,43 @@ struct AdamWStep {
   double correction1;   // 1 - beta1^step
   double correction2;   // 1 - beta2^step
   double grad_scale;    // multiplies the gradient as it is read (clipping)
+};
+
+// First and second moments of AdamW in 8 bits (core/dynamic_code.h): signed codes of m, unsigned codes of v, and the
+// largest magnitude of every block of kDynamicBlock values, the last of which may be shorter. All zero at the start.
+struct Moments8 {
+  uint8_t* m = nullptr;
+  float* m_absmax = nullptr;
+  uint8_t* v = nullptr;
+  float* v_absmax = nullptr;
+};
+
+struct LionStep {
+  double learning_rate;
+  double beta1, beta2;
+  double weight_decay;  // decoupled
+  double grad_scale;
+};
+
+struct AdafactorStep {
+  double learning_rate;
+  double beta2;         // 1 - step^-0.8
+  double weight_decay;  // decoupled
+  double grad_scale;
+};
+
+struct MuonStep {
+  double learning_rate;
+  double momentum;
+  double weight_decay;  // decoupled
+  double grad_scale;
+};
+
+struct SgdStep {
+  double learning_rate;
+  double momentum;
+  double weight_decay;  // part of the gradient, as in torch.optim.SGD
+  double grad_scale;
 };
 
 struct BackendInfo {
@@ -217,9 +254,34 @@ class Backend {
   //   g = grad · grad_scale; m = β1 m + (1-β1) g; v = β2 v + (1-β2) g²;
   //   w = w - lr·wd·w - lr · (m / correction1) / (sqrt(v / correction2) + epsilon).
   virtual void adamw(Tensor weight, Tensor m, Tensor v, Tensor grad, const AdamWStep& step) = 0;
-  // w = w - lr · (grad · grad_scale + wd · w).
-  virtual void sgd(Tensor weight, Tensor grad, double learning_rate, double weight_decay, double grad_scale) = 0;
+  // AdamW with moments in 8 bits (arXiv 2110.02861), step by step as bitsandbytes has it, so that the codes are the
+  // same: moments of wide type from their codes, updated as above; each block's new absmax; the weight; new codes.
+  //   w = w - lr · (sqrt(correction2) / correction1) · m / (sqrt(v) + sqrt(correction2) · epsilon); w = w - lr·wd·w.
+  // Nothing is contracted: every product and sum is rounded.
+  virtual void adamw_8bit(Tensor weight, const Moments8& moments, Tensor grad, const AdamWStep& step) = 0;
+  // Lion (arXiv 2302.06675) over contiguous wide tensors of equal size, sign(0) = 0:
+  //   g = grad · grad_scale; w = w - lr·wd·w - lr · sign(β1 m + (1-β1) g); m = β2 m + (1-β2) g.
+  virtual void lion(Tensor weight, Tensor m, Tensor grad, const LionStep& step) = 0;
+  // Adafactor (arXiv 1804.04235) as Transformers has it with a given learning rate, without first moment and parameter
+  // scaling. One contiguous wide matrix [N, K] with its factored second moment row [N], col [K]; or a vector [K] with
+  // `row` empty and its second moment in col.  g = grad · grad_scale; s = g² + 1e-30;
+  //   matrix: row = β2 row + (1-β2) mean_k s; col = β2 col + (1-β2) mean_n s; u = g / sqrt(row · col / mean(row))
+  //   vector: col = β2 col + (1-β2) s; u = g / sqrt(col)
+  //   w = w - lr·wd·w - lr · u / max(1, rms(u)).
+  virtual void adafactor(Tensor weight, Tensor row, Tensor col, Tensor grad, const AdafactorStep& step) = 0;
+  // Muon (Jordan et al. 2024) for one contiguous wide matrix [N, K], the update scaled to the size of AdamW's (arXiv
+  // 2502.16982), as torch.optim.Muon has it with adjust_lr_fn='match_rms_adamw', but in wide type throughout:
+  //   g = grad · grad_scale; m = μ m + (1-μ) g; u = μ m + (1-μ) g; x = u / max(‖u‖, 1e-7)
+  //   5 times: x = 3.4445 x - 4.7750 (x xᵀ) x + 2.0315 (x xᵀ)² x
+  //   w = w - lr·wd·w - lr · 0.2 · sqrt(max(N, K)) · x.
+  // scratch: muon_scratch_size(N, K) wide elements.
+  virtual void muon(Tensor weight, Tensor m, Tensor grad, Tensor scratch, const MuonStep& step) = 0;
+  // d = grad · grad_scale + wd · w; with m: m = μ m + d, w = w - lr · m; with m empty: w = w - lr · d.
+  virtual void sgd(Tensor weight, Tensor m, Tensor grad, const SgdStep& step) = 0;
 };
+
+// Two copies of the matrix and two of the smaller of its Gram matrices.
+constexpr int64_t muon_scratch_size(int64_t n, int64_t k) { return 2 * n * k + 2 * (n < k ? n * n : k * k); }
 
 // The one symbol a backend library exports. `threads` 0 means the number of cores this process may use. Throws
 // CodedError.

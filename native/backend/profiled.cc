@@ -159,8 +159,24 @@ void ProfiledBackend::adamw(Tensor weight, Tensor m, Tensor v, Tensor grad, cons
   timed("adamw", [&] { inner_->adamw(weight, m, v, grad, step); });
 }
 
-void ProfiledBackend::sgd(Tensor weight, Tensor grad, double learning_rate, double weight_decay, double grad_scale) {
-  timed("sgd", [&] { inner_->sgd(weight, grad, learning_rate, weight_decay, grad_scale); });
+void ProfiledBackend::adamw_8bit(Tensor weight, const Moments8& moments, Tensor grad, const AdamWStep& step) {
+  timed("adamw_8bit", [&] { inner_->adamw_8bit(weight, moments, grad, step); });
+}
+
+void ProfiledBackend::lion(Tensor weight, Tensor m, Tensor grad, const LionStep& step) {
+  timed("lion", [&] { inner_->lion(weight, m, grad, step); });
+}
+
+void ProfiledBackend::adafactor(Tensor weight, Tensor row, Tensor col, Tensor grad, const AdafactorStep& step) {
+  timed("adafactor", [&] { inner_->adafactor(weight, row, col, grad, step); });
+}
+
+void ProfiledBackend::muon(Tensor weight, Tensor m, Tensor grad, Tensor scratch, const MuonStep& step) {
+  timed("muon", weight.rows, weight.cols, [&] { inner_->muon(weight, m, grad, scratch, step); });
+}
+
+void ProfiledBackend::sgd(Tensor weight, Tensor m, Tensor grad, const SgdStep& step) {
+  timed("sgd", [&] { inner_->sgd(weight, m, grad, step); });
 }
 
 }  // namespace tunesmith

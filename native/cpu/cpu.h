@@ -75,7 +75,11 @@ class CpuBackend final : public Backend {
 
   double sum_squares(Tensor x) override;
   void adamw(Tensor weight, Tensor m, Tensor v, Tensor grad, const AdamWStep& step) override;
-  void sgd(Tensor weight, Tensor grad, double learning_rate, double weight_decay, double grad_scale) override;
+  void adamw_8bit(Tensor weight, const Moments8& moments, Tensor grad, const AdamWStep& step) override;
+  void lion(Tensor weight, Tensor m, Tensor grad, const LionStep& step) override;
+  void adafactor(Tensor weight, Tensor row, Tensor col, Tensor grad, const AdafactorStep& step) override;
+  void muon(Tensor weight, Tensor m, Tensor grad, Tensor scratch, const MuonStep& step) override;
+  void sgd(Tensor weight, Tensor m, Tensor grad, const SgdStep& step) override;
 
  private:
   size_t plain_scratch_bytes(int64_t max_rows, const LinearShape& shape) const;

@@ -52,12 +52,38 @@ void adamw_range(float* weight, float* m, float* v, const float* grad, const Ada
   });
 }
 
-void sgd_range(float* weight, const float* grad, double learning_rate, double weight_decay, double grad_scale,
-               int64_t first, int64_t last) {
-  const float keep = float(1 - learning_rate * weight_decay), rate = float(learning_rate * grad_scale);
+void lion_range(float* weight, float* m, const float* grad, const LionStep& step, int64_t first, int64_t last) {
+  const float beta1 = float(step.beta1), beta2 = float(step.beta2);
+  const float rest1 = float((1 - step.beta1) * step.grad_scale), rest2 = float((1 - step.beta2) * step.grad_scale);
+  const float keep = float(1 - step.learning_rate * step.weight_decay), rate = float(step.learning_rate);
   for_lanes(first, last, [&](auto d, int64_t i) HWY_ATTR {
+    const auto g = load(d, grad + i), before = load(d, m + i);
+    const auto direction = hn::MulAdd(before, hn::Set(d, beta1), hn::Mul(g, hn::Set(d, rest1)));
+    const auto size = hn::IfThenZeroElse(hn::Eq(direction, hn::Zero(d)), hn::Set(d, rate));
     const auto w = hn::Mul(load(d, weight + i), hn::Set(d, keep));
-    store(d, hn::NegMulAdd(load(d, grad + i), hn::Set(d, rate), w), weight + i);
+    store(d, hn::Sub(w, hn::CopySign(size, direction)), weight + i);
+    store(d, hn::MulAdd(before, hn::Set(d, beta2), hn::Mul(g, hn::Set(d, rest2))), m + i);
+  });
+}
+
+void sgd_range(float* weight, float* m, const float* grad, const SgdStep& step, int64_t first, int64_t last) {
+  const float keep = float(1 - step.learning_rate * step.weight_decay);
+  const float rate = float(step.learning_rate), scale = float(step.grad_scale);
+  if (!m) {
+    const float scaled_rate = float(step.learning_rate * step.grad_scale);
+    for_lanes(first, last, [&](auto d, int64_t i) HWY_ATTR {
+      const auto w = hn::Mul(load(d, weight + i), hn::Set(d, keep));
+      store(d, hn::NegMulAdd(load(d, grad + i), hn::Set(d, scaled_rate), w), weight + i);
+    });
+    return;
+  }
+  const float momentum = float(step.momentum), decay = float(step.weight_decay);
+  for_lanes(first, last, [&](auto d, int64_t i) HWY_ATTR {
+    const auto w = load(d, weight + i);
+    const auto direction = hn::MulAdd(w, hn::Set(d, decay), hn::Mul(load(d, grad + i), hn::Set(d, scale)));
+    const auto sum = hn::MulAdd(load(d, m + i), hn::Set(d, momentum), direction);
+    store(d, sum, m + i);
+    store(d, hn::NegMulAdd(sum, hn::Set(d, rate), w), weight + i);
   });
 }
 
@@ -69,6 +95,7 @@ namespace tunesmith::cpu {
 
 HWY_EXPORT(sum_squares_block);
 HWY_EXPORT(adamw_range);
+HWY_EXPORT(lion_range);
 HWY_EXPORT(sgd_range);
 
 double CpuBackend::sum_squares(Tensor x) {
@@ -93,10 +120,16 @@ void CpuBackend::adamw(Tensor weight, Tensor m, Tensor v, Tensor grad, const Ada
   });
 }
 
-void CpuBackend::sgd(Tensor weight, Tensor grad, double learning_rate, double weight_decay, double grad_scale) {
+void CpuBackend::lion(Tensor weight, Tensor m, Tensor grad, const LionStep& step) {
   parallel_ranges(threads_, weight.size(), 1, [&](int64_t first, int64_t last) {
-    HWY_DYNAMIC_DISPATCH(sgd_range)
-    (weight.as<float>(), grad.as<float>(), learning_rate, weight_decay, grad_scale, first, last);
+    HWY_DYNAMIC_DISPATCH(lion_range)(weight.as<float>(), m.as<float>(), grad.as<float>(), step, first, last);
+  });
+}
+
+void CpuBackend::sgd(Tensor weight, Tensor m, Tensor grad, const SgdStep& step) {
+  float* momentum = m ? m.as<float>() : nullptr;
+  parallel_ranges(threads_, weight.size(), 1, [&](int64_t first, int64_t last) {
+    HWY_DYNAMIC_DISPATCH(sgd_range)(weight.as<float>(), momentum, grad.as<float>(), step, first, last);
   });
 }
 

@@ -136,9 +136,8 @@ void Decoder::attach() {
   parameters_->attach();
   backend_.set_scratch(linear_scratch_, linear_scratch_bytes_);
   upload_rope_table();
-  for (Parameters::Span& span : parameters_->spans)
-    for (Tensor* state : {&span.grad, &span.m, &span.v})
-      if (*state) backend_.zero(state->data, size_t(state->size()) * size_of(wide_));
+  for (const Tensor& grads : {parameters_->matrix_grads(), parameters_->vector_grads()})
+    if (grads) backend_.zero(grads.data, size_t(grads.size()) * size_of(wide_));
 }
 
 // The angle is rounded to float32 as Transformers has it, so that long contexts agree to the last bit that matters.

@@ -43,9 +43,6 @@ Parameters::Parameters(const DecoderSpec& spec, DType compute, const TrainingOpt
     arena.reserve(MemoryKind::kParameters, values_[i], type, 1, size_[i]);
     if (!options.training) continue;
     arena.reserve(MemoryKind::kGradients, grads_[i], type, 1, trained_size_[i]);
-    if (!options.adam_moments) continue;
-    arena.reserve(MemoryKind::kOptimizer, m_[i], type, 1, trained_size_[i]);
-    arena.reserve(MemoryKind::kOptimizer, v_[i], type, 1, trained_size_[i]);
   }
 
   // Shapes are needed to size the prepared copies before the spans have memory.
@@ -69,7 +66,7 @@ void Parameters::add(const std::string& name, bool is_vector, int64_t rows, int6
 }
 
 void Parameters::attach() {
-  attach_spans();
+  attach_views();
   const int64_t hidden = spec_.hidden_size;
   const auto norm = [&](const std::string& name, Tensor& value, Tensor& grad) {
     value = joined(name, hidden);

@@ -1,7 +1,6 @@
 // Named parameters as views of few large tensors. Matrices that are read together lie together ([q; k; v], [gate; up]),
-// so that one matmul serves them; matrices lie apart from vectors. What trains has a gradient and optimizer state, laid
-// in the same order without gaps; neighbours of one group are one span, so that the optimizer runs over few of them:
-// two where everything trains alike.
+// so that one matmul serves them; matrices lie apart from vectors. What trains has a gradient; gradients are laid in
+// the same order without gaps.
 #pragma once
 
 #include <map>
@@ -38,7 +37,6 @@ struct ParameterGroup {
 
 struct TrainingOptions {
   bool training = false;
-  bool adam_moments = true;                              // AdamW needs two moments per parameter, SGD none
   std::optional<std::vector<ParameterGroup>> trainable;  // absent: the adapters, else every parameter, in one group
   AdapterOptions adapters;
 };
@@ -85,13 +83,6 @@ class Parameters {
   const AdapterOptions& adapters() const { return options_.adapters; }
   LinearUse adapter_use() const { return options_.training ? LinearUse::kTrained : LinearUse::kInference; }
 
-  // Neighbouring matrices, or vectors, of one group. Moments are empty without AdamW.
-  struct Span {
-    int group;
-    bool decays;               // matrices, embeddings; not norms, biases
-    Tensor value, grad, m, v;  // one row each, wide
-  };
-  std::vector<Span> spans;
   std::vector<ParameterGroup> groups;
 
   // The lowest block with a parameter that trains; without training above every block.
@@ -111,7 +102,7 @@ class Parameters {
  private:
   void add(const std::string& name, bool is_vector, int64_t rows, int64_t cols);
   void assign_groups();
-  void attach_spans();
+  void attach_views();
   Tensor joined(const std::string& first, int64_t rows) const;
   Linear linear(const std::string& prefix, const std::vector<std::string>& parts);
   // lora.cc
@@ -129,7 +120,7 @@ class Parameters {
   TrainingOptions options_;
   // Of matrices and of vectors.
   int64_t size_[2] = {0, 0}, trained_size_[2] = {0, 0};
-  Tensor values_[2], grads_[2], m_[2], v_[2];
+  Tensor values_[2], grads_[2];
   std::vector<Parameter> parameters_;
   std::vector<void*> prepared_;                    // per linear, in the order of linears()
   std::map<std::string, LinearAdapter> adapters_;  // by the first projection of their matmul

@@ -1,4 +1,4 @@
-// Which parameters train: their groups, their gradients and spans, and how far down backward has to go for them.
+// Which parameters train: their groups, their gradients, and how far down backward has to go for them.
 #include <algorithm>
 #include <unordered_map>
 
@@ -37,34 +37,12 @@ void Parameters::assign_groups() {
     throw CodedError("ERR_INVALID_ARGUMENT", "trainable names no parameter: nothing would be trained");
 }
 
-void Parameters::attach_spans() {
+void Parameters::attach_views() {
   const int64_t width = int64_t(size_of(wide(compute_)));
   const auto at = [&](const Tensor& whole, int64_t offset) { return static_cast<char*>(whole.data) + offset * width; };
-  const auto part = [&](const Tensor& whole, int64_t offset, int64_t size) {
-    return whole.cols ? vector(at(whole, offset), whole.dtype, size) : Tensor{};
-  };
-  spans.clear();
-  for (const bool vectors : {false, true}) {
-    const Parameter* before = nullptr;
-    for (Parameter& p : parameters_) {
-      if (p.is_vector != vectors) continue;
-      p.value.data = at(values_[vectors], p.offset);
-      if (p.trained()) {
-        p.grad = matrix(at(grads_[vectors], p.grad_offset), p.value.dtype, p.value.rows, p.value.cols);
-        if (!before || before->group != p.group) {
-          spans.push_back({p.group, p.decays, part(values_[vectors], p.offset, 0),
-                           part(grads_[vectors], p.grad_offset, 0), part(m_[vectors], p.grad_offset, 0),
-                           part(v_[vectors], p.grad_offset, 0)});
-        }
-        Span& span = spans.back();
-        for (Tensor* view : {&span.value, &span.grad, &span.m, &span.v}) {
-          if (!*view) continue;
-          view->cols += p.value.size();
-          view->stride = view->cols;
-        }
-      }
-      before = &p;
-    }
+  for (Parameter& p : parameters_) {
+    p.value.data = at(values_[p.is_vector], p.offset);
+    if (p.trained()) p.grad = matrix(at(grads_[p.is_vector], p.grad_offset), p.value.dtype, p.value.rows, p.value.cols);
   }
 }
 

@@ -116,13 +116,103 @@ TEST_CASE("sgd") {
       for (int64_t i = 0; i < size; ++i) expected(0, i) = w(0, i) - 0.3 * (g(0, i) * 0.25 + 0.1 * w(0, i));
       const auto run = [&] {
         const Buffer weight = device.inout(Kind::kWide, w);
-        device->sgd(weight, device.input(Kind::kWide, g), 0.3, 0.1, 0.25);
+        device->sgd(weight, {}, device.input(Kind::kWide, g), {0.3, 0, 0.1, 0.25});
         return weight.get();
       };
       check_close(name + ": sgd of " + std::to_string(size), run(), expected, device.tolerance(0, 4));
       check_same(name + ": sgd, run again", run(), run());
     }
   });
+}
+
+// Two steps of each rule that has no closed form here, on large and odd sizes, against the reference in float64.
+TEST_CASE("lion, adafactor, muon and momentum: backends against the reference") {
+  using Update = std::function<Outputs(const Device&, int64_t, int64_t)>;
+  const auto state = [](const Device& device, int64_t rows, int64_t cols, double fill = 0) {
+    return device.inout(Kind::kWide, Matrix(rows, cols, fill));
+  };
+  const std::pair<const char*, Update> rules[] = {
+      {"lion",
+       [&](const Device& device, int64_t rows, int64_t cols) -> Outputs {
+         Random random(6);
+         const Buffer weight = device.inout(Kind::kWide, random.matrix(rows, cols)), m = state(device, rows, cols);
+         for (int step = 0; step < 2; ++step)
+           device->lion(weight, m, device.input(Kind::kWide, random.matrix(rows, cols)), {0.01, 0.9, 0.5, 0.1, 0.25});
+         return {{"weight", weight.get(), device.tolerance(0, 8)}, {"m", m.get(), device.tolerance(0, 8)}};
+       }},
+      {"momentum",
+       [&](const Device& device, int64_t rows, int64_t cols) -> Outputs {
+         Random random(7);
+         const Buffer weight = device.inout(Kind::kWide, random.matrix(rows, cols)), m = state(device, rows, cols);
+         for (int step = 0; step < 2; ++step)
+           device->sgd(weight, m, device.input(Kind::kWide, random.matrix(rows, cols)), {0.5, 0.9, 0.1, 0.25});
+         return {{"weight", weight.get(), device.tolerance(0, 8)}, {"m", m.get(), device.tolerance(0, 8)}};
+       }},
+      {"adafactor",
+       [&](const Device& device, int64_t rows, int64_t cols) -> Outputs {
+         Random random(8);
+         const Buffer weight = device.inout(Kind::kWide, random.matrix(rows, cols, 0.1));
+         const Buffer row = state(device, 1, rows), col = state(device, 1, cols);
+         for (int step = 1; step <= 2; ++step)
+           device->adafactor(weight, row, col, device.input(Kind::kWide, random.matrix(rows, cols, step)),
+                             {0.1, 1 - std::pow(step, -0.8), 0.1, 0.25});
+         return {{"weight", weight.get(), device.tolerance(0, 60)},
+                 {"row", row.get(), device.tolerance(0, 60)},
+                 {"col", col.get(), device.tolerance(0, 60)}};
+       }},
+      {"muon",
+       [&](const Device& device, int64_t rows, int64_t cols) -> Outputs {
+         Random random(9);
+         const Buffer weight = device.inout(Kind::kWide, random.matrix(rows, cols, 0.1));
+         const Buffer m = state(device, rows, cols), scratch = state(device, 1, muon_scratch_size(rows, cols));
+         for (int step = 0; step < 2; ++step)
+           device->muon(weight, m, device.input(Kind::kWide, random.matrix(rows, cols)), scratch,
+                        {0.02, 0.9, 0.1, 0.25});
+         return {{"weight", weight.get(), device.tolerance(0, 2000)}, {"m", m.get(), device.tolerance(0, 8)}};
+       }},
+  };
+  for (const auto& [rule, run] : rules)
+    for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 1}, {1, 2500}, {67, 131}, {131, 67}, {64, 64}}) {
+      const std::string what = rule + describe("rows", rows, "cols", cols);
+      const Outputs expected = run(oracle(), rows, cols);
+      for (const auto& [name, backend] : backends()) {
+        const Device device{*backend, DType::kFloat32, DType::kFloat32};
+        const Outputs found = run(device, rows, cols), again = run(device, rows, cols);
+        for (size_t i = 0; i < found.size(); ++i) {
+          const std::string output = name + ": " + what + ", " + found[i].name;
+          check_close(output, found[i].value, expected[i].value, found[i].tolerance);
+          check_same(output + ", run again", again[i].value, found[i].value);
+        }
+      }
+    }
+}
+
+// Blocks are handed out to threads and the last is short: every backend has the codes of the reference in float32.
+TEST_CASE("adamw_8bit: every backend has the bits of the reference") {
+  for (const int64_t size : {1, 255, 256, 257, 70001}) {
+    const int64_t blocks = (size + 255) / 256;
+    std::vector<std::vector<uint8_t>> codes;
+    std::vector<Matrix> weights;
+    for (const auto& [name, backend] : backends()) {
+      const Device device{*backend, DType::kFloat32, DType::kFloat32};
+      Random random(10);
+      const Buffer weight = device.inout(Kind::kWide, random.matrix(1, size));
+      const Buffer memory(*backend, size_t(2 * size + 8 * blocks + 8));
+      (*backend).zero(memory.data(), size_t(2 * size + 8 * blocks + 8));
+      auto* absmax = static_cast<float*>(memory.data());
+      auto* first = reinterpret_cast<uint8_t*>(absmax + 2 * blocks);
+      for (int step = 1; step <= 3; ++step)
+        device->adamw_8bit(weight, {first, absmax, first + size, absmax + blocks},
+                           device.input(Kind::kWide, gradients(random, size)),
+                           {1e-2, 0.9, 0.999, 1e-8, 0.1, 1 - std::pow(0.9, step), 1 - std::pow(0.999, step), 0.5});
+      codes.emplace_back(size_t(2 * size));
+      (*backend).download(codes.back().data(), first, codes.back().size());
+      weights.push_back(weight.get());
+      INFO(name, " size ", size);
+      CHECK(codes.back() == codes.front());
+      check_same(name + ": adamw_8bit of " + std::to_string(size), weights.back(), weights.front());
+    }
+  }
 }
 
 }  // namespace tunesmith::test

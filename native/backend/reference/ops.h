@@ -72,6 +72,14 @@ double sum_squares(Tensor x);
 template <class T>
 void adamw(Tensor weight, Tensor m, Tensor v, Tensor grad, const AdamWStep& step);
 template <class T>
-void sgd(Tensor weight, Tensor grad, double learning_rate, double weight_decay, double grad_scale);
+void adamw_8bit(Tensor weight, const Moments8& moments, Tensor grad, const AdamWStep& step);
+template <class T>
+void lion(Tensor weight, Tensor m, Tensor grad, const LionStep& step);
+template <class T>
+void adafactor(Tensor weight, Tensor row, Tensor col, Tensor grad, const AdafactorStep& step);
+template <class T>
+void muon(Tensor weight, Tensor m, Tensor grad, Tensor scratch, const MuonStep& step);
+template <class T>
+void sgd(Tensor weight, Tensor m, Tensor grad, const SgdStep& step);
 
 }  // namespace tunesmith::reference

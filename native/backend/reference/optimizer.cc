@@ -31,18 +31,39 @@ void adamw(Tensor weight, Tensor m, Tensor v, Tensor grad, const AdamWStep& step
 }
 
 template <class T>
-void sgd(Tensor weight, Tensor grad, double learning_rate, double weight_decay, double grad_scale) {
+void lion(Tensor weight, Tensor m, Tensor grad, const LionStep& step) {
+  assert(weight.contiguous() && m.contiguous() && grad.contiguous());
+  assert(m.size() == weight.size() && grad.size() == weight.size());
+  for (int64_t i = 0; i < weight.size(); ++i) {
+    const double w = weight.as<T>()[i], before = m.as<T>()[i];
+    const double g = grad.as<T>()[i] * step.grad_scale;
+    const double direction = step.beta1 * before + (1 - step.beta1) * g;
+    const double sign = direction > 0 ? 1 : direction < 0 ? -1 : 0;
+    weight.as<T>()[i] = T(w - step.learning_rate * step.weight_decay * w - step.learning_rate * sign);
+    m.as<T>()[i] = T(step.beta2 * before + (1 - step.beta2) * g);
+  }
+}
+
+template <class T>
+void sgd(Tensor weight, Tensor m, Tensor grad, const SgdStep& step) {
   assert(weight.contiguous() && grad.contiguous() && grad.size() == weight.size());
+  assert(!m || (m.contiguous() && m.size() == weight.size()));
   for (int64_t i = 0; i < weight.size(); ++i) {
     const double w = weight.as<T>()[i];
-    weight.as<T>()[i] = T(w - learning_rate * (grad.as<T>()[i] * grad_scale + weight_decay * w));
+    double direction = grad.as<T>()[i] * step.grad_scale + step.weight_decay * w;
+    if (m) {
+      direction += step.momentum * m.as<T>()[i];
+      m.as<T>()[i] = T(direction);
+    }
+    weight.as<T>()[i] = T(w - step.learning_rate * direction);
   }
 }
 
 #define INSTANTIATE(T)                                                      \
   template double sum_squares<T>(Tensor);                                   \
   template void adamw<T>(Tensor, Tensor, Tensor, Tensor, const AdamWStep&); \
-  template void sgd<T>(Tensor, Tensor, double, double, double);
+  template void lion<T>(Tensor, Tensor, Tensor, const LionStep&);           \
+  template void sgd<T>(Tensor, Tensor, Tensor, const SgdStep&);
 INSTANTIATE(float)
 INSTANTIATE(double)
 #undef INSTANTIATE

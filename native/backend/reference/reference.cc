@@ -168,9 +168,22 @@ class ReferenceBackend final : public Backend {
   void adamw(Tensor weight, Tensor m, Tensor v, Tensor grad, const AdamWStep& step) override {
     with_compute("adamw", weight.dtype, [&](auto t) { reference::adamw<decltype(t)>(weight, m, v, grad, step); });
   }
-  void sgd(Tensor weight, Tensor grad, double learning_rate, double weight_decay, double grad_scale) override {
-    with_compute("sgd", weight.dtype,
-                 [&](auto t) { reference::sgd<decltype(t)>(weight, grad, learning_rate, weight_decay, grad_scale); });
+  void adamw_8bit(Tensor weight, const Moments8& moments, Tensor grad, const AdamWStep& step) override {
+    with_compute("adamw_8bit", weight.dtype,
+                 [&](auto t) { reference::adamw_8bit<decltype(t)>(weight, moments, grad, step); });
+  }
+  void lion(Tensor weight, Tensor m, Tensor grad, const LionStep& step) override {
+    with_compute("lion", weight.dtype, [&](auto t) { reference::lion<decltype(t)>(weight, m, grad, step); });
+  }
+  void adafactor(Tensor weight, Tensor row, Tensor col, Tensor grad, const AdafactorStep& step) override {
+    with_compute("adafactor", weight.dtype,
+                 [&](auto t) { reference::adafactor<decltype(t)>(weight, row, col, grad, step); });
+  }
+  void muon(Tensor weight, Tensor m, Tensor grad, Tensor scratch, const MuonStep& step) override {
+    with_compute("muon", weight.dtype, [&](auto t) { reference::muon<decltype(t)>(weight, m, grad, scratch, step); });
+  }
+  void sgd(Tensor weight, Tensor m, Tensor grad, const SgdStep& step) override {
+    with_compute("sgd", weight.dtype, [&](auto t) { reference::sgd<decltype(t)>(weight, m, grad, step); });
   }
 
  private:
