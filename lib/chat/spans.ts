@@ -14,6 +14,8 @@ import { mapStrings } from './map-strings.ts'
 import type { ChatTemplate } from './template.ts'
 import { remedy } from './tool-calls.ts'
 
+/** Content that no row has: a noncharacter. */
+const UNLIKELY = '\ufdd2'
 const MARKS = new RegExp(`[${BLOCK_START}${BLOCK_END}]`, 'g')
 
 /** Characters [start, end) in UTF-16 units of the rendering that belong to turn `turn` (index into messages). */
@@ -28,8 +30,11 @@ export interface Rendering {
   text: string
   /** Ascending; those of the turns that are trained here. */
   spans: Span[]
-  /** Characters at the start that an earlier rendering of the same conversation has as well; 0 for the first. */
-  shared: number
+  /**
+   * Where what no earlier rendering has shown begins: after the last turn of the one before; 0 for the first. Until
+   * there, messages are repeated as context, some of them rewritten.
+   */
+  newFrom: number
 }
 
 export type HistoryRewrite = 'split' | 'error'
@@ -38,6 +43,7 @@ export type HistoryRewrite = 'split' | 'error'
  * Renders `conversation` and finds the spans of the assistant turns `turns` (ascending indices). Nearly always one
  * rendering; several where the template rewrites history, each turn in exactly one of them.
  *
+ * @param everything the text outside the turns counts as well: what follows the last of them must be in a rendering too
  * @throws RowProblem where the template refuses the row. TunesmithError `ERR_STOP_TOKEN_UNTRAINED` where a turn ends
  * without a stop token, `ERR_HISTORY_REWRITE` under the policy 'error', `ERR_TEMPLATE` where generation tags change the
  * rendering.
@@ -47,12 +53,13 @@ export function renderWithSpans(
   conversation: Conversation,
   turns: readonly number[],
   historyRewrite: HistoryRewrite,
+  everything = false,
 ): Rendering[] {
   const renderer = new Renderer(template, conversation)
   const whole = renderer.text(conversation.messages.length)
   const ends = turns.map((turn) => renderer.turn(turn))
   const stable = ends.filter((end) => end.isPrefixOf(whole))
-  if (stable.length === ends.length) return [{ text: whole, spans: ends.flatMap(({ spans }) => spans), shared: 0 }]
+  if (stable.length === ends.length) return [{ text: whole, spans: ends.flatMap(({ spans }) => spans), newFrom: 0 }]
   if (historyRewrite === 'error') {
     const turn = ends.find((end) => !end.isPrefixOf(whole))!
     throw new TunesmithError(
@@ -61,21 +68,30 @@ export function renderWithSpans(
         `(${turn.difference(whole)}). Set historyRewrite to "split" to train it in its own context`,
     )
   }
-  return split(ends)
+  return split(renderer, ends, everything ? whole : undefined)
 }
 
-/** From the last turn back: each rendering takes along every earlier turn that stands in it unchanged. */
-function split(ends: readonly TurnEnd[]): Rendering[] {
-  const renderings: Rendering[] = []
+/**
+ * From the last turn back: each rendering takes along every earlier turn that stands in it unchanged.
+ *
+ * @param whole the whole conversation, where what follows its last turn is wanted too
+ */
+function split(renderer: Renderer, ends: readonly TurnEnd[], whole: string | undefined): Rendering[] {
+  const renderings: (Rendering & { last: number })[] = []
   let open = [...ends]
   for (let last = open.pop(); last !== undefined; last = open.pop()) {
-    const { text } = last
+    const { text, index } = last
     const here = open.filter((end) => end.isPrefixOf(text))
     open = open.filter((end) => !here.includes(end))
-    renderings.unshift({ text, spans: [...here, last].flatMap(({ spans }) => spans), shared: 0 })
+    renderings.unshift({ text, spans: [...here, last].flatMap(({ spans }) => spans), newFrom: 0, last: index })
+  }
+  const final = renderings.at(-1)!
+  if (whole !== undefined && final.text !== whole) {
+    if (ends.at(-1)!.isPrefixOf(whole)) final.text = whole
+    else renderings.push({ text: whole, spans: [], newFrom: 0, last: renderer.count - 1 })
   }
   for (const [index, rendering] of renderings.entries()) {
-    if (index > 0) rendering.shared = commonPrefix(rendering.text, renderings[index - 1]!.text)
+    if (index > 0) rendering.newFrom = renderer.endOf(renderings[index - 1]!.last, rendering.last + 1)
   }
   return renderings
 }
@@ -120,6 +136,11 @@ class Renderer {
     this.#template = template
     this.#conversation = conversation
     this.place = `${conversation.source.file}:${conversation.source.line}`
+  }
+
+  /** Messages of the whole conversation. */
+  get count(): number {
+    return this.#conversation.messages.length
   }
 
   /** The first `count` messages, without a generation prompt. */
@@ -168,8 +189,8 @@ class Renderer {
 
   /** Where an opening reply starts: the text before it does not depend on what it says. */
   #headerLength(text: string): number {
-    const other = this.#render([{ ...this.#conversation.messages[0]!, content: '\ufdd2' }])
-    const at = other.indexOf('\ufdd2')
+    const other = this.#render([{ ...this.#conversation.messages[0]!, content: UNLIKELY }])
+    const at = other.indexOf(UNLIKELY)
     return at >= 0 && text.startsWith(other.slice(0, at)) ? at : commonPrefix(text, other)
   }
 
@@ -206,6 +227,23 @@ class Renderer {
       `messages[${index}]`,
       'contains stop tokens as text, and the template treats them specially, so the end of the turn cannot be told',
     )
+  }
+
+  /**
+   * Where turn `index`, perhaps rewritten, ends among the first `count` messages: after its last words and the stop token
+   * before the next message. That message is found by what changes with its words.
+   */
+  endOf(index: number, count: number): number {
+    const text = this.text(count)
+    const messages = this.#conversation.messages.slice(0, count)
+    messages[index + 1] = { ...messages[index + 1]!, content: UNLIKELY }
+    const next = commonPrefix(this.#render(messages), text)
+    const stops = this.#template.stopTokens.map(({ text: stop }) => ({ stop, at: text.lastIndexOf(stop, next - 1) }))
+    const stopped = Math.max(0, ...stops.map(({ stop, at }) => (at < 0 ? 0 : at + stop.length)))
+    const { content } = messages[index]!
+    const words = typeof content === 'string' ? content.trim() : ''
+    const at = words === '' ? -1 : text.lastIndexOf(words, next)
+    return Math.min(next, Math.max(stopped, at < 0 ? 0 : at + words.length))
   }
 
   /** The blocks that this turn adds to those of the messages before it. */

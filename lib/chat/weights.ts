@@ -17,7 +17,7 @@ export interface WeightOptions {
   /** Weight of the tokens that `trainOn` leaves out. */
   promptLossWeight: number
   historyRewrite: HistoryRewrite
-  /** Find every turn that `trainOn` names, also where its weight is that of the text around it. Default false. */
+  /** Find every turn that `trainOn` names, also those of weight 0. Default false. */
   everyTurn?: boolean
 }
 
@@ -52,14 +52,17 @@ export function weightedConversation(
   const { messages } = conversation
   const base = trainOn === 'all' ? 1 : promptLossWeight
   if (trainOn === 'all') refuseForeignWeights(messages)
-  const turns = spannedTurns(messages, trainOn, everyTurn ? undefined : base)
+  const weights = turnWeights(messages, trainOn, base)
+  // Where nothing else carries loss, turns without it are context and need not be found.
+  const turns = [...weights].flatMap(([turn, weight]) => (base > 0 || everyTurn || weight > 0 ? [turn] : []))
   if (turns.length === 0 && base === 0) return []
-  return renderWithSpans(template, conversation, turns, historyRewrite).map(({ text, spans, shared }: Rendering) => ({
+  const renderings = renderWithSpans(template, conversation, turns, historyRewrite, base > 0)
+  return renderings.map(({ text, spans, newFrom }: Rendering) => ({
     text,
     base,
-    // What an earlier rendering has in common with this one has carried its weight there.
-    baseFrom: shared,
-    spans: spans.map(({ start, end, turn }) => ({ start, end, turn, weight: messages[turn]!.weight ?? 1 })),
+    // What an earlier rendering has shown has carried its weight there.
+    baseFrom: newFrom,
+    spans: spans.map(({ start, end, turn }) => ({ start, end, turn, weight: weights.get(turn)! })),
     prefix: [],
     suffix: [],
     scale: conversation.weight ?? 1,
@@ -88,12 +91,14 @@ export function weightedText(
 }
 
 /**
- * The turns whose place in the text must be known: those whose weight differs from `base`, that of the rest of the text.
+ * Weights of the assistant turns by index: their own, times that of the rest of the text where `trainOn` leaves them out.
+ * All are found where the rest of the text counts: a template may rewrite any of them, which must not count twice.
  */
-function spannedTurns(messages: readonly Message[], trainOn: TrainOn, base: number | undefined): number[] {
+function turnWeights(messages: readonly Message[], trainOn: TrainOn, base: number): Map<number, number> {
   const assistant = [...messages.keys()].filter((index) => messages[index]!.role === 'assistant')
-  const candidates = trainOn === 'last' ? assistant.slice(-1) : assistant
-  return candidates.filter((index) => (messages[index]!.weight ?? 1) !== base)
+  const trained = trainOn === 'last' ? assistant.slice(-1) : assistant
+  const counted = base > 0 ? assistant : trained
+  return new Map(counted.map((index) => [index, (messages[index]!.weight ?? 1) * (trained.includes(index) ? 1 : base)]))
 }
 
 function refuseForeignWeights(messages: readonly Message[]): void {
@@ -112,7 +117,7 @@ export interface WeightedTokens {
   weights: Float32Array
   /** Spans whose first token begins in the generation prompt, or whose last one ends in what follows. */
   straddling: number
-  /** The tokens of each turn whose place is known, ascending: those whose weight differs from the rest of the text. */
+  /** The tokens of each turn that was looked for, ascending. */
   turns: TurnTokens[]
 }
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
-import { commonPrefix, type Rendering, renderWithSpans } from '../../lib/chat/spans.ts'
+import { type Rendering, renderWithSpans } from '../../lib/chat/spans.ts'
 import { type ChatTemplate, chooseTemplate } from '../../lib/chat/template.ts'
 import type { Tokenizer } from '../../lib/chat/tokenizer.ts'
 import type { Conversation } from '../../lib/data/conversation.ts'
@@ -166,8 +166,11 @@ describe('spans', () => {
         const { start, turn } = found[0]!
         assert.equal(text.slice(0, start), own.render(chat.messages.slice(0, turn), { addGenerationPrompt: true }))
       }
-      assert.equal(renderings[0]!.shared, 0)
-      assert.equal(renderings[1]!.shared, commonPrefix(renderings[0]!.text, renderings[1]!.text))
+      assert.equal(renderings[0]!.newFrom, 0)
+      assert.equal(
+        renderings[1]!.text.slice(0, renderings[1]!.newFrom),
+        '<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\none<|im_end|>',
+      )
     })
 
     it('stay together as far as nothing changes', () => {

@@ -144,7 +144,7 @@ describe('loss weights', () => {
         [0.5, '\n'],
       ],
       [
-        [0.5, 'one<|im_end|>\n<|im_start|>user\nr<|im_end|>\n<|im_start|>assistant\n'],
+        [0.5, '\n<|im_start|>user\nr<|im_end|>\n<|im_start|>assistant\n'],
         [1, 'y|two<|im_end|>'],
         [0.5, '\n'],
       ],
