@@ -36,6 +36,7 @@ export function planTable(plan: TrainingPlan): string {
     plan.batchSize === undefined ? plural(plan.batchTokens ?? 0, 'token') : plural(plan.batchSize, 'conversation')
   const kinds = [
     ['parameters', memory.parameters],
+    ['quantized weights', memory.quantized],
     ['prepared weights', memory.prepared],
     ['gradients', memory.gradients],
     ['optimizer state', memory.optimizer],

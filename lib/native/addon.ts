@@ -129,6 +129,10 @@ export interface EngineOptions {
   trainable?: ParameterGroup[]
   /** Absent: no adapters. They train unless `trainable` says otherwise, and then nothing else does. */
   adapters?: AdapterOptions
+  /** Matrices of the layers as NF4 (QLoRA, arXiv 2305.14314); they cannot train then. Default: as they are. */
+  quantization?: 'nf4'
+  /** The scales of NF4 blocks quantised too; needed with `quantization`. */
+  doubleQuantization?: boolean
   recompute: boolean
   /** Largest micro-batch that will come: tokens, rows that carry loss, conversations. */
   maxTokens: number
@@ -163,7 +167,9 @@ export interface OpTime {
 
 /** Bytes per kind; `total` is the arena. */
 export interface MemoryPlan {
+  /** In float32 (float64 where that is computed in), without those that are quantised. */
   parameters: number
+  quantized: number
   prepared: number
   gradients: number
   optimizer: number
@@ -221,6 +227,8 @@ export interface StepResult {
 /** Owns one backend, one arena and one thread. Every promise is settled on the JavaScript thread. */
 export interface NativeEngine {
   readonly plan: MemoryPlan
+  /** Bytes of working memory that the backend took beyond the plan: 0 where the plan was right. */
+  readonly unplanned: number
   parameters(): ParameterInfo[]
   /** Copies `bytes` (elements of `type`) into parameter `name` from element `offset` on. */
   write(name: string, offset: number, type: StorageType, bytes: Uint8Array): Promise<void>

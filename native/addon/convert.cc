@@ -185,6 +185,12 @@ EngineOptions engine_options(Napi::Object in) {
   if (const Napi::Value trainable = in.Get("trainable"); !trainable.IsUndefined())
     options.decoder.trainable = parameter_groups(trainable);
   if (!in.Get("adapters").IsUndefined()) options.decoder.adapters = adapter_options(object(in, "adapters"));
+  if (!in.Get("quantization").IsUndefined()) {
+    const std::string quantization = text(in, "quantization");
+    if (quantization != "nf4") refuse("quantization is '" + quantization + "'; 'nf4' is supported");
+    const bool doubled = boolean(in, "doubleQuantization");
+    options.decoder.quantization = doubled ? Quantization::kNf4Doubled : Quantization::kNf4;
+  }
   options.decoder.recompute = boolean(in, "recompute");
   options.decoder.limits = {integer(in, "maxTokens"), integer(in, "maxSupervised"), integer(in, "maxSequences")};
   options.decoder.cache_tokens = integer(in, "cacheTokens");
@@ -213,8 +219,8 @@ OptimizerStep optimizer_options(Napi::Object in) {
 }
 
 Napi::Object memory_plan(Napi::Env env, const Arena& arena) {
-  constexpr const char* kNames[] = {"parameters",  "prepared", "gradients", "optimizer",
-                                    "activations", "logits",   "scratch",   "cache"};
+  constexpr const char* kNames[] = {"parameters",  "quantized", "prepared", "gradients", "optimizer",
+                                    "activations", "logits",    "scratch",  "cache"};
   static_assert(std::size(kNames) == size_t(MemoryKind::kCount));
   Napi::Object plan = Napi::Object::New(env);
   for (size_t i = 0; i < std::size(kNames); i++) plan.Set(kNames[i], double(arena.bytes(MemoryKind(i))));

@@ -1,7 +1,6 @@
 #include "addon/engine.h"
 
 #include "backend/loader.h"
-#include "core/storage.h"
 
 namespace tunesmith {
 
@@ -22,13 +21,6 @@ Napi::Object object_argument(const Napi::CallbackInfo& info, size_t index, const
   return info[index].As<Napi::Object>();
 }
 
-void check_range(const Parameter& parameter, int64_t offset, int64_t count) {
-  if (offset < 0 || count < 0 || offset > parameter.value.size() - count)
-    throw CodedError("ERR_INVALID_ARGUMENT", parameter.name + " has " + std::to_string(parameter.value.size()) +
-                                                 " elements; " + std::to_string(count) + " from " +
-                                                 std::to_string(offset) + " on are outside it");
-}
-
 Napi::Value floats(Napi::Env env, const std::vector<float>& values) {
   Napi::Float32Array result = Napi::Float32Array::New(env, values.size());
   std::copy(values.begin(), values.end(), result.Data());
@@ -41,6 +33,7 @@ Napi::Function Engine::define(Napi::Env env) {
   return DefineClass(env, "Engine",
                      {
                          InstanceAccessor<&Engine::plan>("plan"),
+                         InstanceAccessor<&Engine::unplanned>("unplanned"),
                          InstanceMethod<&Engine::parameters>("parameters"),
                          InstanceMethod<&Engine::write>("write"),
                          InstanceMethod<&Engine::read>("read"),
@@ -92,6 +85,10 @@ void Engine::shut_down() {
 
 Napi::Value Engine::plan(const Napi::CallbackInfo& info) { return memory_plan(info.Env(), arena_); }
 
+Napi::Value Engine::unplanned(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), double(backend_->unplanned_bytes()));
+}
+
 Napi::Value Engine::parameters(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     if (!decoder_) throw CodedError("ERR_CLOSED", "the engine is closed");
@@ -126,14 +123,8 @@ Napi::Value Engine::write(const Napi::CallbackInfo& info) {
     // Copied: the caller may reuse or detach its buffer while the thread is busy.
     std::vector<uint8_t> bytes(array.Data(), array.Data() + array.ByteLength());
     return post([this, name, offset, type, bytes = std::move(bytes)]() -> Worker::Result {
-      const Parameter& parameter = decoder_->parameters().find(name);
       const int64_t count = int64_t(bytes.size() / size_of(type));
-      check_range(parameter, offset, count);
-      const DType kept = parameter.value.dtype;
-      std::vector<uint8_t> converted(size_t(count) * size_of(kept));
-      convert(converted.data(), kept, bytes.data(), type, count);
-      backend_->upload(static_cast<char*>(parameter.value.data) + offset * int64_t(size_of(kept)), converted.data(),
-                       converted.size());
+      decoder_->parameters().write(*backend_, name, offset, type, bytes.data(), count);
       return [](Napi::Env env) { return env.Undefined(); };
     });
   });
@@ -149,16 +140,8 @@ Napi::Value Engine::read_tensor(const Napi::CallbackInfo& info, bool gradient) {
                   count = int64_t(number_argument(info, 2, "count"));
     const DType type = storage_type(string_argument(info, 3, "type"));
     return post([=, this]() -> Worker::Result {
-      const Parameter& parameter = decoder_->parameters().find(name);
-      check_range(parameter, offset, count);
-      if (gradient && !parameter.trained())
-        throw CodedError("ERR_NOT_TRAINING", "this engine holds no gradient of " + name + ", which does not train");
-      const Tensor& tensor = gradient ? parameter.grad : parameter.value;
-      std::vector<uint8_t> kept(size_t(count) * size_of(tensor.dtype));
-      backend_->download(kept.data(), static_cast<char*>(tensor.data) + offset * int64_t(size_of(tensor.dtype)),
-                         kept.size());
-      auto bytes = std::make_shared<std::vector<uint8_t>>(size_t(count) * size_of(type));
-      convert(bytes->data(), type, kept.data(), tensor.dtype, count);
+      auto bytes = std::make_shared<std::vector<uint8_t>>(
+          decoder_->parameters().read(*backend_, name, gradient, offset, count, type));
       return [bytes](Napi::Env env) {
         Napi::Uint8Array result = Napi::Uint8Array::New(env, bytes->size());
         std::copy(bytes->begin(), bytes->end(), result.Data());

@@ -19,6 +19,7 @@ class Engine : public Napi::ObjectWrap<Engine> {
 
  private:
   Napi::Value plan(const Napi::CallbackInfo& info);
+  Napi::Value unplanned(const Napi::CallbackInfo& info);
   Napi::Value parameters(const Napi::CallbackInfo& info);
   Napi::Value write(const Napi::CallbackInfo& info);
   Napi::Value read(const Napi::CallbackInfo& info);

@@ -198,6 +198,10 @@ class Backend {
                     bool inverse) = 0;
 
   // ---- attention ----------------------------------------------------------------------------------------------------
+  // Scratch of the two ops below, as linear_scratch_bytes, for sequences of up to `longest` keys; of the first alone
+  // without `training`.
+  virtual size_t attention_scratch_bytes(const AttentionShape& shape, DType compute, int64_t longest,
+                                         bool training) const = 0;
   // out[Tq, Hq·D] (compute) = softmax(scale · q kᵀ) v per sequence and head; lse[Tq, Hq] (wide) = log Σ exp of the
   // scores. q [Tq, Hq·D], k and v [Tk, Hkv·D] (compute) may be column slices of one buffer. Rows of out and lse beyond
   // q_offsets[B] are set to zero. Never holds a Tq×Tk matrix.

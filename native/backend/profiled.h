@@ -53,6 +53,10 @@ class ProfiledBackend final : public Backend {
   void rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, Tensor x, Tensor rstd,
                         Tensor weight) override;
   void rope(Tensor x, int32_t heads, int32_t head_dim, Tensor table, const int32_t* positions, bool inverse) override;
+  size_t attention_scratch_bytes(const AttentionShape& shape, DType compute, int64_t longest,
+                                 bool training) const override {
+    return inner_->attention_scratch_bytes(shape, compute, longest, training);
+  }
   void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const AttentionBatch& batch,
                          const AttentionShape& shape) override;
   void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q, Tensor k,

@@ -13,6 +13,7 @@ namespace tunesmith {
 
 enum class MemoryKind : uint8_t {
   kParameters,
+  kQuantized,
   kPrepared,
   kGradients,
   kOptimizer,
@@ -33,9 +34,11 @@ class Arena {
     views_.push_back({&view.data, take(kind, size_t(rows) * size_t(cols) * size_of(dtype))});
   }
   void reserve(MemoryKind kind, void*& pointer, size_t bytes) { views_.push_back({&pointer, take(kind, bytes)}); }
-  void reserve_ints(MemoryKind kind, int32_t*& pointer, int64_t count) {
-    views_.push_back({reinterpret_cast<void**>(&pointer), take(kind, size_t(count) * sizeof(int32_t))});
+  template <class T>
+  void reserve_array(MemoryKind kind, T*& pointer, int64_t count) {
+    views_.push_back({reinterpret_cast<void**>(&pointer), take(kind, size_t(count) * sizeof(T))});
   }
+  void reserve_ints(MemoryKind kind, int32_t*& pointer, int64_t count) { reserve_array(kind, pointer, count); }
 
   void bind(void* base) {
     for (const View& view : views_) *view.pointer = static_cast<char*>(base) + view.offset;

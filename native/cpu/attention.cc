@@ -162,7 +162,41 @@ int64_t part_of(int64_t index, int64_t parts) {
   return at < parts ? at : 2 * parts - 1 - at;
 }
 
+// Where the sums of dk and dv lie behind the threads' workspaces. With one part per head a thread writes its sums out
+// before its next head; else all are kept.
+struct BackwardRoom {
+  int64_t parts;
+  std::vector<int64_t> starts;  // of each head's sums; with one part the single entry is what a thread's take
+  int64_t floats;               // in all
+};
+
+BackwardRoom backward_room(const AttentionTensors& t, const std::vector<HeadWork>& heads, int64_t parts, int threads) {
+  const int64_t workspaces = threads * backward_workspace(t.shape.head_dim), width = 2 * padded_head(t.shape.head_dim);
+  int64_t longest = 0;
+  for (int32_t b = 0; b < t.batch->sequences; ++b) longest = std::max(longest, int64_t(t.batch->k_lengths[b]));
+  BackwardRoom room{parts, {}, workspaces};
+  if (parts == 1) {
+    room.starts = {longest * width};
+    room.floats += threads * longest * width;
+    return room;
+  }
+  for (const HeadWork& work : heads) {
+    room.starts.push_back(room.floats - workspaces);
+    room.floats += parts * t.batch->k_lengths[work.head.sequence] * width;
+  }
+  return room;
+}
+
 }  // namespace
+
+// What one sequence of the longest kind takes: more sequences make more heads, which need fewer parts each.
+size_t CpuBackend::attention_scratch_bytes(const AttentionShape& shape, DType, int64_t longest, bool training) const {
+  if (!training) return size_t(threads_ * forward_workspace(shape.head_dim)) * sizeof(float);
+  const int64_t parts = choose_parts(std::vector<HeadWork>(size_t(shape.kv_heads), {{0, 0}, 1}), threads_);
+  const int64_t kept = parts == 1 ? threads_ : parts * shape.kv_heads;
+  return size_t(threads_ * backward_workspace(shape.head_dim) + kept * 2 * longest * padded_head(shape.head_dim)) *
+         sizeof(float);
+}
 
 void CpuBackend::attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const AttentionBatch& batch,
                                    const AttentionShape& shape) {
@@ -188,41 +222,40 @@ void CpuBackend::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout
   const AttentionTensors tensors{q, k, v, out, lse, dq, dk, dv, dout, &batch, shape};
   const bool pairs = use_pairs(q.dtype);
   const std::vector<HeadWork> heads = backward_heads(tensors);
-  const int64_t parts = choose_parts(heads, threads_);
-  int64_t longest = 0;
-  for (int32_t b = 0; b < batch.sequences; ++b) longest = std::max(longest, int64_t(batch.k_lengths[b]));
-
-  // Sums of dk and dv: with one part per head a thread writes them out before its next head; else all are kept.
-  const int64_t sums = longest * padded_head(shape.head_dim);  // floats of dk or dv of one part
-  const int64_t kept = parts == 1 ? threads_ : parts * int64_t(heads.size());
-  const int64_t room = backward_workspace(shape.head_dim);
+  // As many parts as balance asks for and the planned scratch has room for.
+  BackwardRoom room = backward_room(tensors, heads, choose_parts(heads, threads_), threads_);
+  while (room.parts > 1 && scratch_.planned() > 0 && size_t(room.floats) * sizeof(float) > scratch_.planned())
+    room = backward_room(tensors, heads, room.parts - 1, threads_);
+  const int64_t parts = room.parts;
   matmuls_->forget_held_weights();
-  float* workspace =
-      reinterpret_cast<float*>(scratch_.reserve(size_t(threads_ * room + 2 * sums * kept) * sizeof(float)).data);
-  float* all_sums = workspace + threads_ * room;
+  float* workspace = reinterpret_cast<float*>(scratch_.reserve(size_t(room.floats) * sizeof(float)).data);
+  float* all_sums = workspace + threads_ * backward_workspace(shape.head_dim);
 
+  const auto length_of = [&](const HeadWork& work) {
+    return batch.k_lengths[work.head.sequence] * padded_head(shape.head_dim);  // floats of dk or dv of one part
+  };
   const auto write_keys = [&](const HeadWork& work, const float* from) {
     const int64_t first = batch.k_offsets[work.head.sequence], count = batch.k_lengths[work.head.sequence];
     const auto write = HWY_DYNAMIC_DISPATCH(attention_write_keys);
+    const int64_t sums = length_of(work);
     write(dk, work.head, shape, first, from, parts, 2 * sums, count);
     write(dv, work.head, shape, first, from + sums, parts, 2 * sums, count);
   };
   parallel_items(threads_, parts * int64_t(heads.size()), [&](int thread, int64_t item) {
-    const HeadWork& work = heads[size_t(item / parts)];
-    const int64_t part = item % parts, rows = query_rows(tensors, work.head.sequence);
-    float* dk_sum = all_sums + 2 * sums * (parts == 1 ? thread : item);
+    const size_t index_of_head = size_t(item / parts);
+    const HeadWork& work = heads[index_of_head];
+    const int64_t part = item % parts, rows = query_rows(tensors, work.head.sequence), sums = length_of(work);
+    float* dk_sum = all_sums + (parts == 1 ? thread * room.starts[0] : room.starts[index_of_head] + part * 2 * sums);
     float* dv_sum = dk_sum + sums;
-    const int64_t used = batch.k_lengths[work.head.sequence] * padded_head(shape.head_dim);
-    std::fill_n(dk_sum, used, 0.0f);
-    std::fill_n(dv_sum, used, 0.0f);
+    std::fill_n(dk_sum, 2 * sums, 0.0f);
     for (int64_t first = 0, index = 0; first < rows; first += kQueryBlock, ++index)
       if (part_of(index, parts) == part) HWY_DYNAMIC_DISPATCH(attention_backward_block)
-    (tensors, work.head, first, pairs, dk_sum, dv_sum, workspace + thread * room);
+    (tensors, work.head, first, pairs, dk_sum, dv_sum, workspace + thread * backward_workspace(shape.head_dim));
     if (parts == 1) write_keys(work, dk_sum);
   });
   if (parts > 1)
     parallel_items(threads_, int64_t(heads.size()),
-                   [&](int, int64_t head) { write_keys(heads[size_t(head)], all_sums + 2 * sums * head * parts); });
+                   [&](int, int64_t head) { write_keys(heads[size_t(head)], all_sums + room.starts[size_t(head)]); });
   zero_rows(dq, batch.q_offsets[batch.sequences], dq.rows);
   zero_unowned_rows(tensors);
 }

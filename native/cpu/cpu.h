@@ -51,6 +51,8 @@ class CpuBackend final : public Backend {
 
   void rope(Tensor x, int32_t heads, int32_t head_dim, Tensor table, const int32_t* positions, bool inverse) override;
 
+  size_t attention_scratch_bytes(const AttentionShape& shape, DType compute, int64_t longest,
+                                 bool training) const override;
   void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const AttentionBatch& batch,
                          const AttentionShape& shape) override;
   void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q, Tensor k,

@@ -21,7 +21,7 @@ void Decoder::reserve_adapted(Arena& arena) {
     if (options_.adapters.dora) outputs = std::max(outputs, weight.rows);
     const auto need = [&](int64_t n, int64_t k) {
       const size_t bytes = backend_.linear_scratch_bytes(max_tokens_, {n, k, compute_, parameters_->adapter_use()});
-      linear_scratch_bytes_ = std::max(linear_scratch_bytes_, bytes);
+      backend_scratch_bytes_ = std::max(backend_scratch_bytes_, bytes);
     };
     need(adapter.a.master.rows, weight.cols);
     for (const TrainedRows& rows : adapter.trained_a) need(rows.count, weight.cols);

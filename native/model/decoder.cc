@@ -121,20 +121,25 @@ void Decoder::reserve_scratch(Arena& arena) {
   for (const Linear* linear : parameters_->linears()) {
     const Tensor& weight = linear->weight.master;
     const int64_t rows = linear == &parameters_->head ? chunk : t;
+    const bool quantized = !linear->weight.quantized.empty();
     const auto need = [&](int64_t n, LinearUse use) {
-      const size_t bytes = backend_.linear_scratch_bytes(rows, {n, weight.cols, compute_, use});
-      linear_scratch_bytes_ = std::max(linear_scratch_bytes_, bytes);
+      const size_t bytes = backend_.linear_scratch_bytes(rows, {n, weight.cols, compute_, use, quantized});
+      backend_scratch_bytes_ = std::max(backend_scratch_bytes_, bytes);
     };
     need(weight.rows, options_.training ? LinearUse::kFrozen : LinearUse::kInference);
     for (const TrainedRows& part : linear->trained) need(part.count, LinearUse::kTrained);
   }
   if (!parameters_->adapters().modules.empty()) reserve_adapted(arena);
-  if (linear_scratch_bytes_) arena.reserve(kind, linear_scratch_, linear_scratch_bytes_);
+  // One op at a time: they share it.
+  const int64_t longest = std::min(std::max(options_.limits.tokens, options_.cache_tokens), spec_.max_positions);
+  backend_scratch_bytes_ = std::max(
+      backend_scratch_bytes_, backend_.attention_scratch_bytes(attention_shape_, compute_, longest, options_.training));
+  if (backend_scratch_bytes_) arena.reserve(kind, backend_scratch_, backend_scratch_bytes_);
 }
 
 void Decoder::attach() {
   parameters_->attach();
-  backend_.set_scratch(linear_scratch_, linear_scratch_bytes_);
+  backend_.set_scratch(backend_scratch_, backend_scratch_bytes_);
   upload_rope_table();
   for (const Tensor& grads : {parameters_->matrix_grads(), parameters_->vector_grads()})
     if (grads) backend_.zero(grads.data, size_t(grads.size()) * size_of(wide_));
@@ -162,6 +167,7 @@ void Decoder::upload_rope_table() {
 }
 
 void Decoder::prepare_weights(bool trained_only) {
+  parameters_->check_filled();
   for (const Linear* linear : parameters_->linears())
     if (!trained_only || !linear->trained.empty()) backend_.linear_prepare(linear->weight, linear->use);
   prepare_adapters();
@@ -170,7 +176,6 @@ void Decoder::prepare_weights(bool trained_only) {
 void Decoder::initialize(uint64_t seed, double std) {
   constexpr int64_t kChunk = 1 << 16;
   std::vector<double> values;
-  std::vector<float> narrow;
   for (const Parameter& p : parameters_->all()) {
     if (is_adapter(p.name)) continue;
     const bool norm = p.name.ends_with("norm.weight");
@@ -180,13 +185,7 @@ void Decoder::initialize(uint64_t seed, double std) {
       values.resize(size_t(count));
       for (int64_t i = 0; i < count; i++)
         values[size_t(i)] = norm ? 1 : p.is_vector ? 0 : std * philox_normal(seed, stream, uint64_t(first + i));
-      char* target = static_cast<char*>(p.value.data) + first * int64_t(size_of(wide_));
-      if (wide_ == DType::kFloat64) {
-        backend_.upload(target, values.data(), values.size() * sizeof(double));
-      } else {
-        narrow.assign(values.begin(), values.end());
-        backend_.upload(target, narrow.data(), narrow.size() * sizeof(float));
-      }
+      parameters_->write(backend_, p.name, first, DType::kFloat64, values.data(), count);
     }
   }
 }

@@ -175,8 +175,8 @@ class Decoder {
 
   std::vector<Tensor> cache_k_, cache_v_;  // per layer [cache_tokens, Hkv D] compute
   int64_t cache_position_ = -1;            // while decoding: where the new keys and values go
-  void* linear_scratch_ = nullptr;
-  size_t linear_scratch_bytes_ = 0;
+  void* backend_scratch_ = nullptr;
+  size_t backend_scratch_bytes_ = 0;
 };
 
 // Throws ERR_CANCELLED when the flag is up; called between layers.

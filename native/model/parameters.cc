@@ -37,6 +37,7 @@ Parameters::Parameters(const DecoderSpec& spec, DType compute, const TrainingOpt
   add_adapters();
 
   assign_groups();
+  reserve_quantized(arena);
 
   const DType type = wide(compute);
   for (int i = 0; i < 2; i++) {
@@ -53,7 +54,9 @@ Parameters::Parameters(const DecoderSpec& spec, DType compute, const TrainingOpt
     const Tensor& master = all_linears[i]->weight.master;
     largest_n = std::max(largest_n, master.rows);
     largest_k = std::max(largest_k, master.cols);
-    const size_t bytes = backend.linear_prepared_bytes({master.rows, master.cols, compute, all_linears[i]->use});
+    const bool quantized = !all_linears[i]->weight.quantized.empty();
+    const size_t bytes =
+        backend.linear_prepared_bytes({master.rows, master.cols, compute, all_linears[i]->use, quantized});
     if (bytes) arena.reserve(MemoryKind::kPrepared, prepared_[i], bytes);
   }
   reserve_adapters(backend, arena);
@@ -62,7 +65,24 @@ Parameters::Parameters(const DecoderSpec& spec, DType compute, const TrainingOpt
 void Parameters::add(const std::string& name, bool is_vector, int64_t rows, int64_t cols) {
   int64_t& size = size_[is_vector];
   parameters_.push_back({name, is_vector, !is_vector, -1, size, 0, matrix(nullptr, wide(compute_), rows, cols), {}});
-  size += rows * cols;
+  if (options_.quantization != Quantization::kNone && !is_vector && name.starts_with("layers.") &&
+      name.ends_with(".weight")) {
+    parameters_.back().nf4 = int(nf4_.size());
+    nf4_.push_back({rows, cols});
+  } else {
+    size += rows * cols;
+  }
+}
+
+void Parameters::reserve_quantized(Arena& arena) {
+  const bool doubled = options_.quantization == Quantization::kNf4Doubled;
+  for (Nf4Matrix& m : nf4_) {
+    arena.reserve_array(MemoryKind::kQuantized, m.codes, (m.size() + 1) / 2);
+    arena.reserve_array(MemoryKind::kQuantized, m.absmax, doubled ? m.groups() : m.blocks());
+    if (!doubled) continue;
+    arena.reserve_array(MemoryKind::kQuantized, m.scale_codes, m.blocks());
+    arena.reserve_array(MemoryKind::kQuantized, m.offset, 1);
+  }
 }
 
 void Parameters::attach() {
@@ -118,6 +138,7 @@ Linear Parameters::linear(const std::string& prefix, const std::vector<std::stri
     biases.push_back(prefix + part + ".bias");
   }
   Linear result{{joined(weights[0], rows), compute_, nullptr}, {}, trained_rows(weights), {}};
+  if (const int nf4 = find(weights[0]).nf4; nf4 >= 0) result.weight.quantized = {nf4_.data() + nf4, weights.size()};
   if (try_find(biases[0])) {
     result.bias = joined(biases[0], rows);
     result.trained_bias = trained_rows(biases);

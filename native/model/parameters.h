@@ -11,6 +11,7 @@
 #include "backend/backend.h"
 #include "core/arena.h"
 #include "model/adapters.h"
+#include "model/quantized.h"
 #include "model/spec.h"
 
 namespace tunesmith {
@@ -22,10 +23,12 @@ struct Parameter {
   int group;            // into Parameters::groups; -1: frozen, without gradient and optimizer state
   int64_t offset;       // elements into the matrices or the vectors
   int64_t grad_offset;  // elements into those of them that train
-  Tensor value;         // wide
+  Tensor value;         // wide; a shape without data where quantised
   Tensor grad;          // wide; empty where frozen
+  int nf4 = -1;         // into the quantised matrices; -1: not quantised
 
   bool trained() const { return group >= 0; }
+  bool quantized() const { return nf4 >= 0; }
 };
 
 // Parameters that train alike.
@@ -35,10 +38,15 @@ struct ParameterGroup {
   std::optional<double> weight_decay;  // of every parameter here; absent: the step's for matrices, none for vectors
 };
 
+// How the matrices of the layers are kept that do not train: as they are, or as NF4 (core/nf4.h). Embedding, head and
+// norms are never quantised.
+enum class Quantization : uint8_t { kNone, kNf4, kNf4Doubled };
+
 struct TrainingOptions {
   bool training = false;
   std::optional<std::vector<ParameterGroup>> trainable;  // absent: the adapters, else every parameter, in one group
   AdapterOptions adapters;
+  Quantization quantization = Quantization::kNone;
 };
 
 // One matmul of the model and the gradients of those of its rows that train.
@@ -83,6 +91,15 @@ class Parameters {
   const AdapterOptions& adapters() const { return options_.adapters; }
   LinearUse adapter_use() const { return options_.training ? LinearUse::kTrained : LinearUse::kInference; }
 
+  // Elements [offset, offset + count) of a parameter or its gradient, from and to host values of any float type. What
+  // is quantised is quantised as it comes and read as matmuls read it; it must be written whole before check_filled().
+  // Throw ERR_UNKNOWN_PARAMETER, ERR_INVALID_ARGUMENT outside its range, ERR_INVALID_WEIGHTS for what cannot be
+  // quantised.
+  void write(Backend& backend, const std::string& name, int64_t offset, DType type, const void* values, int64_t count);
+  std::vector<uint8_t> read(Backend& backend, const std::string& name, bool gradient, int64_t offset, int64_t count,
+                            DType type) const;
+  void check_filled() const;
+
   std::vector<ParameterGroup> groups;
 
   // The lowest block with a parameter that trains; without training above every block.
@@ -101,6 +118,8 @@ class Parameters {
 
  private:
   void add(const std::string& name, bool is_vector, int64_t rows, int64_t cols);
+  void reserve_quantized(Arena& arena);
+  void quantize(Backend& backend, const Parameter& parameter, int64_t offset, const float* values, int64_t count);
   void assign_groups();
   void attach_views();
   Tensor joined(const std::string& first, int64_t rows) const;
@@ -124,6 +143,8 @@ class Parameters {
   std::vector<Parameter> parameters_;
   std::vector<void*> prepared_;                    // per linear, in the order of linears()
   std::map<std::string, LinearAdapter> adapters_;  // by the first projection of their matmul
+  std::vector<Nf4Matrix> nf4_;                 // in the order of parameters_
+  std::map<std::string, Nf4Filling> filling_;  // quantised parameters that are being written
 };
 
 }  // namespace tunesmith

@@ -30,6 +30,8 @@ void Parameters::assign_groups() {
   }
   for (Parameter& p : parameters_) {
     if (!p.trained()) continue;
+    if (p.quantized())
+      throw CodedError("ERR_INVALID_ARGUMENT", "parameter " + p.name + " is quantised and cannot train");
     p.grad_offset = trained_size_[p.is_vector];
     trained_size_[p.is_vector] += p.value.size();
   }
@@ -41,7 +43,7 @@ void Parameters::attach_views() {
   const int64_t width = int64_t(size_of(wide(compute_)));
   const auto at = [&](const Tensor& whole, int64_t offset) { return static_cast<char*>(whole.data) + offset * width; };
   for (Parameter& p : parameters_) {
-    p.value.data = at(values_[p.is_vector], p.offset);
+    if (!p.quantized()) p.value.data = at(values_[p.is_vector], p.offset);
     if (p.trained()) p.grad = matrix(at(grads_[p.is_vector], p.grad_offset), p.value.dtype, p.value.rows, p.value.cols);
   }
 }

@@ -106,6 +106,7 @@ class ReferenceBackend final : public Backend {
                  [&](auto t) { reference::rope<decltype(t)>(x, heads, head_dim, table, positions, inverse); });
   }
 
+  size_t attention_scratch_bytes(const AttentionShape&, DType, int64_t, bool) const override { return 0; }
   void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const AttentionBatch& batch,
                          const AttentionShape& shape) override {
     with_compute("attention", q.dtype,
