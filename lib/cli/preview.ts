@@ -11,6 +11,7 @@ import { type Command, exitCode, type Output, onlyPositional, readArguments, typ
 import { loadConfig } from './config.ts'
 import { count, percent, table } from './format.ts'
 import { warningLine } from './progress-lines.ts'
+import { hasColors } from './terminal.ts'
 
 const help = `usage: tunesmith preview CONFIG [--rows N] [--html FILE | --json] [--set key=value]... [--color WHEN]
 
@@ -60,8 +61,7 @@ async function run(args: string[], { stdout, stderr }: Streams): Promise<number>
 function wantsColor(when: string, stdout: Output): boolean {
   if (when === 'always' || when === 'never') return when === 'always'
   if (when !== 'auto') throw usage(`--color is auto, always or never; found '${when}'`)
-  // https://no-color.org: set and not empty, whatever the value.
-  return stdout.isTTY === true && !process.env.NO_COLOR && process.env.TERM !== 'dumb'
+  return hasColors(stdout)
 }
 
 async function writePage(file: string, page: string): Promise<void> {

@@ -1,5 +1,6 @@
 /** Finds the command, runs it, and turns whatever it throws into one readable message and an exit code. */
 import { closest } from '../trainer/option-names.ts'
+import { chat } from './chat.ts'
 import { type Command, exitCode, type Streams, usage } from './command.ts'
 import { doctor } from './doctor.ts'
 import { generate } from './generate.ts'
@@ -8,7 +9,7 @@ import { preview } from './preview.ts'
 import { train } from './train.ts'
 import { version } from './version.ts'
 
-const commands: Record<string, Command> = { train, plan, preview, generate, doctor }
+const commands: Record<string, Command> = { train, plan, preview, generate, chat, doctor }
 
 const help = `tunesmith: supervised fine-tuning of causal language models
 

@@ -17,6 +17,8 @@ export interface SpawnOptions {
   cwd?: string
   env?: Record<string, string>
   input?: string
+  /** Leaves stdin open after `input`. */
+  open?: boolean
   /** Called with all of stdout so far; may send a signal. */
   onOutput?: (stdout: string, kill: (signal: NodeJS.Signals) => void) => void
 }
@@ -47,7 +49,8 @@ export function tunesmith(args: string[], options: SpawnOptions = {}): Promise<F
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     stderr += text
   })
-  child.stdin.end(options.input ?? '')
+  if (options.open) child.stdin.write(options.input ?? '')
+  else child.stdin.end(options.input ?? '')
   return new Promise((resolve, reject) => {
     child.on('error', reject)
     child.on('close', (code) => resolve({ code, stdout, stderr }))
