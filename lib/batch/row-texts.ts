@@ -1,6 +1,7 @@
 /** From a row to the texts that are tokenised, with the loss weights of their characters. */
 import { ControlTokens } from '../chat/control-tokens.ts'
 import { Escaper } from '../chat/escape.ts'
+import { leftOut } from '../chat/left-out.ts'
 import { type ChatTemplate, chooseTemplate } from '../chat/template.ts'
 import type { Tokenizer } from '../chat/tokenizer.ts'
 import { checkCallsRendered, withEmptyContent } from '../chat/tool-calls.ts'
@@ -88,6 +89,8 @@ export class RowTexts {
       ? weightedConversation(template, escaper.mark(row), this.#weightOptions).map((text) => escaper.finish(text))
       : weightedConversation(template, row, this.#weightOptions)
     checkCallsRendered(template, row)
+    const lost = leftOut(row.messages, texts)
+    if (lost !== undefined) this.#tally.leftOut.add(row.source, lost)
     return texts
   }
 

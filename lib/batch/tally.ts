@@ -17,9 +17,11 @@ export class Dropped {
   count = 0
   readonly examples: string[] = []
 
-  add(source: Source): void {
+  /** @param field of the row, where it tells more */
+  add(source: Source, field?: string): void {
     this.count++
-    if (this.examples.length < EXAMPLES) this.examples.push(place(source))
+    if (this.examples.length < EXAMPLES)
+      this.examples.push(field === undefined ? place(source) : `${place(source)} ${field}`)
   }
 
   get entry(): { count: number; examples: string[] } {
@@ -49,6 +51,8 @@ export class Tally {
   readonly truncated = new Dropped()
   /** Conversations whose turns without content had to be given an empty one. */
   readonly filled = new Dropped()
+  /** Conversations of which the chat template leaves words out. */
+  readonly leftOut = new Dropped()
   truncatedTokens = 0
   truncatedSupervisedTokens = 0
   unstopped = 0
@@ -104,7 +108,14 @@ export class Tally {
       const message = `${count} of ${this.report.rows} rows dropped, ${reason}: ${shownExamples({ count, examples })}`
       return { code: 'WARN_ROWS_DROPPED', message }
     })
-    return [...this.warnings, ...dropped, ...this.#truncation(), ...this.#fillings(), ...this.#sharedTokens()]
+    return [
+      ...this.warnings,
+      ...dropped,
+      ...this.#truncation(),
+      ...this.#fillings(),
+      ...this.#lostWords(),
+      ...this.#sharedTokens(),
+    ]
   }
 
   #truncation(): Warning[] {
@@ -123,6 +134,15 @@ export class Tally {
       `${count} conversations have turns that call tools and have no content, which the chat template refuses; they are ` +
       `rendered with empty content, and have to be at inference: ${shown}`
     return [{ code: 'WARN_EMPTY_CONTENT', message }]
+  }
+
+  #lostWords(): Warning[] {
+    const { count, shown } = this.leftOut
+    if (count === 0) return []
+    const message =
+      `${count} conversations have text that the chat template leaves out, so that the model will not learn it; use a ` +
+      `chatTemplate that renders it, or remove it from the data: ${shown}`
+    return [{ code: 'WARN_TEXT_LEFT_OUT', message }]
   }
 
   #sharedTokens(): Warning[] {

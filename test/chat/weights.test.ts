@@ -151,6 +151,52 @@ describe('loss weights', () => {
     ])
   })
 
+  describe('where the template rewrites earlier turns', () => {
+    /** Words before the bar stay in the last turn only. */
+    const REWRITING =
+      "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content if loop.last else m.content.split('|')[-1] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    const chat = conversation(
+      ['user', 'q'],
+      ['assistant', 'x|one', { weight: 0.5 }],
+      ['user', 'r'],
+      ['assistant', 'y|two'],
+      ['user', 'rest'],
+    )
+    const runsOf = async (options: Partial<WeightOptions>) => {
+      const pieces = await weigh(template(tokenizer, REWRITING), tokenizer, chat, options)
+      return Promise.all(pieces.map((piece) => runs(tokenizer, piece)))
+    }
+
+    it('train every message once, in the context of inference, also what follows the last turn', async () => {
+      assert.deepEqual(await runsOf({ trainOn: 'all' }), [
+        [
+          [1, 'user\nq<|im_end|>\n<|im_start|>assistant\n'],
+          [0.5, 'x|one<|im_end|>'],
+          [1, '\n'],
+        ],
+        [[1, '\n<|im_start|>user\nr<|im_end|>\n<|im_start|>assistant\ny|two<|im_end|>\n']],
+        [[1, '\n<|im_start|>user\nrest<|im_end|>\n']],
+      ])
+    })
+
+    it('give a repeated turn no weight, whatever its own is', async () => {
+      const found = (await runsOf({ promptLossWeight: 0.125 })).flat()
+      const weightOf = (words: string) => found.filter(([, text]) => text.includes(words)).map(([weight]) => weight)
+      assert.deepEqual(['one', 'two', 'q<', 'r<', 'rest'].map(weightOf), [[0.5], [1], [0.125], [0.125], [0.125]])
+    })
+
+    it("weigh the turns that trainOn 'last' leaves out as the rest of the text, times their own weight", async () => {
+      const found = (await runsOf({ trainOn: 'last', promptLossWeight: 0.125 })).flat()
+      assert.deepEqual(
+        found.filter(([, text]) => /one|two/.test(text)),
+        [
+          [0.0625, 'x|one<|im_end|>'],
+          [1, 'y|two<|im_end|>'],
+        ],
+      )
+    })
+  })
+
   it('leave conversations out whose turns all have weight 0', async () => {
     assert.deepEqual(await weigh(chatml, tokenizer, conversation(['user', 'q'], ['assistant', 'a', { weight: 0 }])), [])
   })

@@ -24,6 +24,7 @@ const plan: TrainingPlan = {
   packing: { fill: 0.265, padded: 1.5 },
   memory: {
     parameters: 2 ** 20,
+    quantized: 0,
     prepared: 0,
     gradients: 2 ** 20,
     optimizer: 2 ** 21,
