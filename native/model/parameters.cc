@@ -113,7 +113,9 @@ void Parameters::attach() {
   embedding = table.value;
   embedding_grad = table.grad;
   const std::string output = spec_.tied_embeddings ? "embedding.weight" : "head.weight";
-  head = {{find(output).value, compute_, nullptr}, {}, trained_rows({output}), {}};
+  head.weight.master = find(output).value;
+  head.weight.compute = compute_;
+  head.trained = trained_rows({output});
   find_input_gradients();
 
   const std::vector<Linear*> all_linears = linears();
