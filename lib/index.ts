@@ -18,6 +18,7 @@ export type {
   EvalEvent,
   FitResult,
   PrepareEvent,
+  SampleEvent,
   StartEvent,
   StepEvent,
   TrainerEvents,
@@ -29,6 +30,7 @@ export type {
   DataOptions,
   RandomModel,
   ResolvedOptions,
+  SampleOptions,
   TrainerOptions,
 } from './trainer/options.ts'
 export { type FitOptions, Trainer } from './trainer/trainer.ts'

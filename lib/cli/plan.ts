@@ -80,6 +80,14 @@ export function planTable(plan: TrainingPlan): string {
         `padding would make ${plan.packing.padded.toFixed(2)} times as many`,
     ],
     ['warmup', plural(plan.warmupSteps, 'step')],
+    ...(plan.samples
+      ? [
+          [
+            'samples',
+            `${plural(plan.samples.prompts, 'prompt')}, in a cache of ${plural(plan.samples.cacheTokens, 'token')}`,
+          ] as const,
+        ]
+      : []),
     ['device', `${plan.device}, ${plan.precision}, ${plural(plan.threads, 'thread')}`],
     ['estimated time', plan.estimatedSeconds === undefined ? 'not known' : duration(plan.estimatedSeconds)],
     ['Memory'],

@@ -4,7 +4,7 @@ import type { TrainerEmitter } from '../trainer/events.ts'
 import type { Output, Streams } from './command.ts'
 import { count } from './format.ts'
 import type { Close } from './progress.ts'
-import { endLine, evalLine, planLine, warningLine } from './progress-lines.ts'
+import { endLine, evalLine, planLine, sampleLine, warningLine } from './progress-lines.ts'
 import { TimeLeft } from './time-left.ts'
 
 export function showBar(trainer: TrainerEmitter, { stdout, stderr }: Streams): Close {
@@ -29,6 +29,10 @@ export function showBar(trainer: TrainerEmitter, { stdout, stderr }: Streams): C
   })
   trainer.on('eval', (event) => {
     bar.above(stdout, evalLine(event))
+    if (event.step === 0) time.start()
+  })
+  trainer.on('sample', (event) => {
+    bar.above(stdout, sampleLine(event))
     if (event.step === 0) time.start()
   })
   trainer.on('warning', (event) => bar.above(stderr, warningLine(event)))

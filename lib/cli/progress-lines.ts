@@ -1,6 +1,6 @@
 /** Progress for pipes: readable lines, or JSON. Warnings go to stderr in both, in JSON also among the events. */
 import type { Warning } from '../errors.ts'
-import type { EvalEvent, FitResult, StepEvent, TrainerEmitter, TrainingPlan } from '../trainer/events.ts'
+import type { EvalEvent, FitResult, SampleEvent, StepEvent, TrainerEmitter, TrainingPlan } from '../trainer/events.ts'
 import type { Streams } from './command.ts'
 import { count, duration, percent, plural } from './format.ts'
 import type { Close } from './progress.ts'
@@ -18,6 +18,10 @@ export function showLines(trainer: TrainerEmitter, { stdout, stderr }: Streams, 
     stdout.write(`${evalLine(event)}\n`)
     if (event.step === 0) time.start()
   })
+  trainer.on('sample', (event) => {
+    stdout.write(`${sampleLine(event)}\n`)
+    if (event.step === 0) time.start()
+  })
   trainer.on('warning', (event) => stderr.write(`${warningLine(event)}\n`))
   trainer.on('end', (result) => stdout.write(`${endLine(result)}\n`))
   return () => {}
@@ -28,7 +32,7 @@ const prepareInterval = 500
 
 export function showJson(trainer: TrainerEmitter, { stdout, stderr }: Streams): Close {
   const print = (event: string, fields: object) => stdout.write(`${JSON.stringify({ event, ...fields })}\n`)
-  for (const name of ['plan', 'start', 'step', 'eval', 'checkpoint', 'warning'] as const)
+  for (const name of ['plan', 'start', 'step', 'eval', 'sample', 'checkpoint', 'warning'] as const)
     trainer.on(name, (fields: object) => print(name, fields))
   // These come by the thousand while a large file is read.
   let printed = Number.NEGATIVE_INFINITY
@@ -68,6 +72,12 @@ function stepLine(event: StepEvent): string {
 export function evalLine({ step, loss, perplexity, tokenAccuracy }: EvalEvent): string {
   const accuracy = percent(tokenAccuracy)
   return `eval at step ${step}  loss ${loss.toFixed(4)}  perplexity ${perplexity.toPrecision(4)}  accuracy ${accuracy}`
+}
+
+/** On one line: what breaks it is written as JSON does. */
+export function sampleLine({ step, prompt, text }: SampleEvent): string {
+  const asked = typeof prompt === 'string' ? prompt : (prompt.at(-1)?.content ?? '')
+  return `sample at step ${step}  ${JSON.stringify(asked)} → ${JSON.stringify(text)}`
 }
 
 export function warningLine({ code, message }: Warning): string {

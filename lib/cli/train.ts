@@ -11,8 +11,8 @@ Fine-tunes a model as CONFIG says and writes the checkpoint to its output folder
   --set key=value   overrides one option; dotted keys and YAML values, e.g. --set data.train=more.jsonl
                     --set learningRate=1e-4 --set betas=[0.9,0.95]; an empty value takes the option away;
                     relative paths start at the working directory
-  --json            one JSON event per line on stdout: plan, start, prepare, step, eval, checkpoint, warning,
-                    end; or aborted, error
+  --json            one JSON event per line on stdout: plan, start, prepare, step, eval, sample, checkpoint,
+                    warning, end; or aborted, error
 
 Ctrl-C ends the run (exit code 130); a second one ends it without waiting.
 `

@@ -10,6 +10,7 @@ import { Answer } from './answer.ts'
 import { assistantTurn, type Completion, type GenerateOptions } from './completion.ts'
 import { checkGenerateOptions } from './options.ts'
 import { encodePrompt, type Prompt } from './prompt.ts'
+import { grow } from './run.ts'
 
 export class Model {
   readonly folder: string
@@ -115,15 +116,7 @@ export class Model {
         stopStrings: [options.stop ?? []].flat(),
         pieces,
       })
-      let logits = await this.#engine.extend(ids, 0)
-      for (;;) {
-        signal?.throwIfAborted()
-        const piece = await answer.take(logits)
-        if (piece !== '') yield piece
-        if (answer.finishReason) break
-        const { token, position } = answer.last
-        logits = await this.#engine.extend(Int32Array.of(token), position)
-      }
+      yield* grow(this.#engine, ids, answer, signal)
       const { text, rest } = await answer.end()
       if (pieces && rest !== '') yield rest
       return await this.#completion(prompt, ids.length, answer, text, options)

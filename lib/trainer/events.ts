@@ -6,6 +6,7 @@ import type { MixturePart } from '../batch/mixture.ts'
 import type { Packing } from '../batch/packing.ts'
 import type { DataCounts } from '../batch/prepared.ts'
 import type { Warning } from '../errors.ts'
+import type { Prompt } from '../generate/prompt.ts'
 import type { BackendName, ComputeType, MemoryPlan } from '../native/addon.ts'
 
 /** What a run will do, known before its first step. */
@@ -44,6 +45,8 @@ export interface TrainingPlan {
   memory: MemoryPlan
   /** Absent where nothing was measured yet. */
   estimatedSeconds?: number
+  /** Prompts that are completed during training, and positions of the cache that this takes; absent without. */
+  samples?: { prompts: number; cacheTokens: number }
   device: BackendName
   precision: ComputeType
   threads: number
@@ -112,6 +115,22 @@ export interface EvalEvent {
   supervisedTokens: number
 }
 
+/** The completion of one of the prompts in the option `samples`. */
+export interface SampleEvent {
+  /** Steps done; 0 before the first. */
+  step: number
+  epoch: number
+  /** Number of the prompt, from 0. */
+  index: number
+  prompt: Prompt
+  /** Without stop token and stop string. */
+  text: string
+  /** 'stop': a stop token or stop string came; 'length': maxNewTokens or the context was reached. */
+  finishReason: 'stop' | 'length'
+  /** How many were generated, the stop token included. */
+  tokens: number
+}
+
 export interface CheckpointEvent {
   /** Absolute folder. */
   path: string
@@ -125,7 +144,7 @@ export interface FitResult {
   metrics: string
   steps: number
   epochs: number
-  history: { steps: StepEvent[]; evals: EvalEvent[] }
+  history: { steps: StepEvent[]; evals: EvalEvent[]; samples: SampleEvent[] }
   /** Loss of the last step. */
   loss: number
   /** Tokens that went through training, repeats counted. */
@@ -144,6 +163,7 @@ export type TrainerEvents = {
   prepare: (event: PrepareEvent) => void
   step: (event: StepEvent) => void
   eval: (event: EvalEvent) => void
+  sample: (event: SampleEvent) => void
   checkpoint: (event: CheckpointEvent) => void
   warning: (event: Warning) => void
   end: (result: FitResult) => void

@@ -1,5 +1,6 @@
 /** Options that are right each on its own and wrong together. An option without an effect is refused, not ignored. */
 
+import { withoutEffect } from '../generate/sampling-options.ts'
 import type { Problem } from './option-errors.ts'
 import { closest } from './option-names.ts'
 import { isRecord, isTemplateFile, templateNames } from './option-paths.ts'
@@ -47,6 +48,7 @@ export function conflicts(input: unknown): Problem[] {
 
   if (typeof input.train === 'string' && /\.(jsonl?|csv|parquet|gz|zst)$/.test(input.train))
     refuse('train', 'selects tensors by pattern; the training data is data.train')
+  if (isRecord(input.samples)) problems.push(...withoutEffect(input.samples, 'samples.'))
   const { learningRate = 2e-5, minLearningRate, chatTemplate } = input
   if (typeof learningRate === 'number' && typeof minLearningRate === 'number' && minLearningRate > learningRate)
     refuse('minLearningRate', `is ${minLearningRate}, above learningRate (${learningRate})`)

@@ -2,7 +2,7 @@
 import type { z } from 'zod'
 import { TunesmithError } from '../errors.ts'
 import { laterOptions, suggestion } from './option-names.ts'
-import { schema } from './option-schema.ts'
+import { samples, schema } from './option-schema.ts'
 
 export interface Problem {
   kind: 'unknown' | 'invalid'
@@ -60,6 +60,7 @@ const knownPaths: readonly string[] = [
   ...Object.keys(schema.shape),
   ...Object.keys(schema.shape.data.shape).map((name) => `data.${name}`),
   ...['pattern', 'learningRateScale', 'weightDecay'].map((name) => `parameterGroups.${name}`),
+  ...Object.keys(samples.shape).map((name) => `samples.${name}`),
   ...['config', 'tokenizer', 'init'].map((name) => `model.${name}`),
   ...['train', 'eval'].flatMap((name) => [`data.${name}.path`, `data.${name}.format`, `data.${name}.proportion`]),
 ]

@@ -9,7 +9,6 @@ export const laterOptions: Record<string, string> = {
   earlyStopping: 'end the run with maxSteps, epochs or an AbortSignal',
   resume: 'start a new run from the last checkpoint with model',
   adapter: 'all weights are trained',
-  samples: 'complete prompts after the run with generate',
 }
 
 /** Names of Transformers, TRL, Axolotl, LLaMA-Factory and others, in lower case without separators. */

@@ -3,6 +3,7 @@
  * explicitly can still be told from what was not.
  */
 import { z } from 'zod'
+import { samplingParts } from '../generate/sampling-options.ts'
 import { everyExpectation, parseEvery } from './every.ts'
 import {
   below1,
@@ -41,6 +42,24 @@ const randomModel = z.strictObject({
   tokenizer: path('the folder of a tokenizer'),
   init: z.literal('random', { error: "'random'" }),
 })
+
+const every = z
+  .union([z.number(), z.string()], { error: everyExpectation })
+  .refine((value) => parseEvery(value) !== undefined, { error: everyExpectation })
+
+const prompts = z
+  .array(
+    z.union(
+      [path('a text or a list of messages'), z.array(z.unknown()).min(1, { error: 'a list of at least one message' })],
+      {
+        error: 'a text or a list of messages',
+      },
+    ),
+    { error: 'a list of prompts' },
+  )
+  .min(1, { error: 'a list of at least one prompt' })
+
+export const samples = z.strictObject({ prompts, every: every.optional(), ...samplingParts })
 
 export const schema = z.strictObject(
   {
@@ -100,9 +119,9 @@ export const schema = z.strictObject(
     device: oneOf('auto', 'cuda', 'cpu', 'reference').optional(),
     threads: integer(1).optional(),
     recompute: boolean.optional(),
-    evalEvery: z
-      .union([z.number(), z.string()], { error: everyExpectation })
-      .refine((value) => parseEvery(value) !== undefined, { error: everyExpectation })
+    evalEvery: every.optional(),
+    samples: z
+      .union([prompts, samples], { error: 'a list of prompts, or an object such as { prompts: ["Is water wet?"] }' })
       .optional(),
     outputDtype: oneOf('float32', 'float16', 'bfloat16').optional(),
   },

@@ -3,9 +3,12 @@
  * one function that turns the first into the second. Nothing is ignored: a key that means nothing here is refused.
  */
 import { resolve } from 'node:path'
+import type { z } from 'zod'
 import { defaultCacheFolder } from '../batch/cache/cache.ts'
 import type { TooLongPolicy } from '../batch/prepared.ts'
+import type { Message } from '../data/conversation.ts'
 import type { RowFormat } from '../data/layouts/layout.ts'
+import type { SamplingOptions } from '../generate/sampling.ts'
 import { type Every, parseEvery } from './every.ts'
 import { conflicts } from './option-conflicts.ts'
 import { optionError, schemaProblems } from './option-errors.ts'
@@ -48,6 +51,18 @@ export interface ParameterGroupOptions {
   learningRateScale?: number | undefined
   /** Instead of `weightDecay`, and of every tensor here, norms and biases too. Default: as elsewhere. */
   weightDecay?: number | undefined
+}
+
+/** Completions of fixed prompts during training, told by the event `sample`. */
+export interface SampleOptions extends SamplingOptions {
+  /** Messages, or texts: each is a user's turn, or continued as it is where the run has no chat template (plain text rows). */
+  prompts: (string | Message[])[]
+  /** As `evalEvery`; also before the first step and at the end. Default '1epoch'. */
+  every?: number | string | undefined
+  /** Default 128. */
+  maxNewTokens?: number | undefined
+  /** Ends a completion before the first of these that comes. Default none. */
+  stop?: string | string[] | undefined
 }
 
 export interface DataOptions {
@@ -186,8 +201,19 @@ export interface TrainerOptions {
 
   /** How often to evaluate: a number of steps, or '10m' (also 's', 'h'), '1epoch', '0.5epoch'. Default '1epoch'. */
   evalEvery?: number | string | undefined
+  /** Prompts that are completed while the run trains, or these with how. Needs a key/value cache. Default none. */
+  samples?: SampleOptions | SampleOptions['prompts'] | undefined
   /** Type of the exported weights. Default: the source checkpoint's; float32 for random weights. */
   outputDtype?: 'float32' | 'float16' | 'bfloat16' | undefined
+}
+
+export interface ResolvedSamples extends SamplingOptions {
+  prompts: (string | Message[])[]
+  every: Every
+  maxNewTokens: number
+  stop: string[]
+  /** The run's, where none is given. */
+  seed: number
 }
 
 /** A data file or glob with an absolute path, or a dataset of the hub. */
@@ -255,6 +281,7 @@ export interface ResolvedOptions {
   threads: number
   recompute: boolean
   evalEvery: Every
+  samples?: ResolvedSamples
   outputDtype?: 'float32' | 'float16' | 'bfloat16'
 }
 
@@ -314,7 +341,21 @@ export function parseOptions(input: unknown, baseFolder: string = process.cwd())
     threads: options.threads ?? 0,
     recompute: options.recompute ?? false,
     evalEvery: parseEvery(options.evalEvery ?? '1epoch')!,
+    ...(options.samples !== undefined && { samples: samplesOf(options.samples, options.seed ?? 42) }),
     ...(outputDtype !== undefined && { outputDtype }),
+  }
+}
+
+function samplesOf(input: NonNullable<z.output<typeof schema>['samples']>, seed: number): ResolvedSamples {
+  const { prompts, every, maxNewTokens, stop, ...given } = Array.isArray(input) ? { prompts: input } : input
+  const sampling = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
+  return {
+    seed,
+    ...sampling,
+    prompts: prompts as ResolvedSamples['prompts'],
+    every: parseEvery(every ?? '1epoch')!,
+    maxNewTokens: maxNewTokens ?? 128,
+    stop: [stop ?? []].flat(),
   }
 }
 

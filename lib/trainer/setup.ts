@@ -27,6 +27,7 @@ import { courseLength } from './course.ts'
 import { chooseDevice, type Device } from './device.ts'
 import type { PrepareEvent, TrainingPlan } from './events.ts'
 import type { ResolvedOptions } from './options.ts'
+import { prepareSamples, type Samples } from './samples.ts'
 import { type Schedule, warmupStepsOf } from './schedule.ts'
 import { embeddingReader, examineTemplate, judgeFindings } from './template-check.ts'
 import { selectTrainable } from './trainable.ts'
@@ -42,6 +43,8 @@ export interface Setup {
   train: ExampleSet
   /** Absent where nothing is held out. */
   evaluation: ExampleSet | undefined
+  /** Absent without the option `samples`. */
+  samples: Samples | undefined
   counts: DataCounts
   device: Device
   engineOptions: EngineOptions
@@ -85,10 +88,12 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
     for (const warning of judgeFindings(findings)) report.warning(warning)
   }
 
+  const samples =
+    options.samples && (await prepareSamples(options.samples, tokenizer, data.template, model.spec.maxPositions))
   const sources = model.family.parameters(model.spec)
   const trainable = selectTrainable(options, sources)
   const engineOptions = {
-    ...engineFor(options, model, device, data.train, data.eval),
+    ...engineFor(options, model, device, data.train, data.eval, samples),
     ...(trainable.groups && { trainable: trainable.groups }),
   }
   const length = courseLength(data.train, options)
@@ -125,6 +130,7 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
     microBatches: length.packing.microBatches,
     packing: packingOf(length.packing, options.microBatchTokens),
     memory: addon().plan(engineOptions),
+    ...(samples && { samples: { prompts: samples.prompts.length, cacheTokens: samples.cacheTokens } }),
     device: device.backend,
     precision: device.compute,
     threads: device.threads,
@@ -141,6 +147,7 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
     template: data.template,
     train: data.train,
     evaluation: data.eval,
+    samples,
     counts: data.counts,
     device,
     engineOptions,
@@ -235,6 +242,7 @@ function engineFor(
   { backend, compute, threads }: Device,
   train: ExampleSet,
   evaluation: ExampleSet | undefined,
+  samples: Samples | undefined,
 ): EngineOptions {
   const limits = [microBatchLimits(mostDrawn(train), options.microBatchTokens, options.batch)]
   if (evaluation) limits.push(microBatchLimits(evaluation, options.microBatchTokens))
@@ -245,14 +253,14 @@ function engineFor(
     backend,
     compute,
     threads,
-    spec: { ...spec, maxPositions: longest },
+    spec: { ...spec, maxPositions: Math.max(longest, samples?.cacheTokens ?? 0) },
     training: true,
     optimizer: options.optimizer === 'sgd' && options.momentum > 0 ? 'momentum' : options.optimizer,
     recompute: options.recompute,
     maxTokens: largest('tokens'),
     maxSupervised: largest('supervised'),
     maxSequences: largest('sequences'),
-    cacheTokens: 0,
+    cacheTokens: samples?.cacheTokens ?? 0,
   }
 }
 

@@ -10,10 +10,18 @@ import { addon } from '../native/load.ts'
 import { checkRows, type Preview } from '../preview/preview.ts'
 import { estimateSeconds } from './estimate.ts'
 import { EvalClock, evaluate } from './evaluate.ts'
-import { type EvalEvent, type FitResult, type StepEvent, TrainerEmitter, type TrainingPlan } from './events.ts'
+import {
+  type EvalEvent,
+  type FitResult,
+  type SampleEvent,
+  type StepEvent,
+  TrainerEmitter,
+  type TrainingPlan,
+} from './events.ts'
 import { trainingSteps } from './loop.ts'
 import { MetricsFile } from './metrics.ts'
 import { parseOptions, type ResolvedOptions, type TrainerOptions } from './options.ts'
+import { takeSamples } from './samples.ts'
 import { previewRows, type Report, type Setup, setUp } from './setup.ts'
 
 export interface FitOptions {
@@ -161,7 +169,7 @@ export class Trainer extends TrainerEmitter {
     signal: AbortSignal | undefined,
   ): Promise<FitResult> {
     const { options, train, evaluation, schedule, plan } = setup
-    const history = { steps: [] as StepEvent[], evals: [] as EvalEvent[] }
+    const history = { steps: [] as StepEvent[], evals: [] as EvalEvent[], samples: [] as SampleEvent[] }
     const start = {
       steps: plan.steps,
       epochs: plan.epochs,
@@ -182,8 +190,19 @@ export class Trainer extends TrainerEmitter {
       this.emit('eval', event)
     }
 
+    const sampleNow = async (step: number, epoch: number) => {
+      if (!setup.samples) return
+      for await (const event of takeSamples(engine, setup.samples, { step, epoch, signal })) {
+        history.samples.push(event)
+        await metrics.append('sample', event)
+        this.emit('sample', event)
+      }
+    }
+
     const began = performance.now()
     await evaluateNow(0, 0)
+    await sampleNow(0, 0)
+    const sampleClock = new EvalClock(options.samples?.every ?? options.evalEvery)
     const clock = new EvalClock(options.evalEvery)
     let totalTokens = 0
     let supervisedTokens = 0
@@ -200,8 +219,9 @@ export class Trainer extends TrainerEmitter {
       this.emit('step', event)
       signal?.throwIfAborted()
       const { step, epoch } = outcome
-      if (clock.due(step, epoch, (performance.now() - began) / 1000) || step === plan.steps)
-        await evaluateNow(step, epoch)
+      const elapsed = (performance.now() - began) / 1000
+      if (clock.due(step, epoch, elapsed) || step === plan.steps) await evaluateNow(step, epoch)
+      if (sampleClock.due(step, epoch, elapsed) || step === plan.steps) await sampleNow(step, epoch)
       stepBegan = performance.now()
     }
     const seconds = (performance.now() - began) / 1000

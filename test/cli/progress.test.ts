@@ -3,7 +3,7 @@ import { bytes, duration } from '../../lib/cli/format.ts'
 import { planTable } from '../../lib/cli/plan.ts'
 import { showProgress } from '../../lib/cli/progress.ts'
 import { TimeLeft } from '../../lib/cli/time-left.ts'
-import { type FitResult, TrainerEmitter, type TrainingPlan } from '../../lib/trainer/events.ts'
+import { type FitResult, type SampleEvent, TrainerEmitter, type TrainingPlan } from '../../lib/trainer/events.ts'
 
 const plan: TrainingPlan = {
   parameters: 260032,
@@ -69,6 +69,15 @@ const step = {
   tokensPerSecond: 5432.1,
 }
 const evaluation = { step: 0, epoch: 0, loss: 4.5, perplexity: 90.02, tokenAccuracy: 0.231, supervisedTokens: 130 }
+const sample: SampleEvent = {
+  step: 0,
+  epoch: 0,
+  index: 0,
+  prompt: [{ role: 'user', content: 'Is water wet?' }],
+  text: 'Yes.\nIt is.',
+  finishReason: 'stop',
+  tokens: 7,
+}
 const last = { ...step, step: 2, epoch: 1 / 9, loss: 2.5 }
 
 const result: FitResult = {
@@ -76,7 +85,7 @@ const result: FitResult = {
   metrics: '/run/metrics.jsonl',
   steps: 2,
   epochs: 1 / 9,
-  history: { steps: [step, last], evals: [evaluation, { ...evaluation, step: 2, loss: 4.25 }] },
+  history: { steps: [step, last], samples: [], evals: [evaluation, { ...evaluation, step: 2, loss: 4.25 }] },
   loss: 2.5,
   totalTokens: 432,
   supervisedTokens: 246,
@@ -104,6 +113,7 @@ function shown({ json = false, isTTY = false }) {
   const { steps, epochs, device, precision, threads, parameters } = plan
   trainer.emit('start', { steps, epochs, device, precision, threads, parameters, output: '/run' })
   trainer.emit('eval', evaluation)
+  trainer.emit('sample', sample)
   trainer.emit('step', step)
   trainer.emit('warning', { code: 'WARN_TEST', message: 'something is odd' })
   trainer.emit('step', last)
@@ -126,6 +136,7 @@ describe('progress', () => {
     assert.deepEqual(stdout.replace(/\d+s left/g, '0s left').split('\n'), [
       '36 conversations of 4,341 tokens, 56.2 % with loss; 2 steps in 0.11 epochs; cpu float32, 2 threads',
       'eval at step 0  loss 4.5000  perplexity 90.02  accuracy 23.1 %',
+      'sample at step 0  "Is water wet?" → "Yes.\\nIt is."',
       'step 1/2  epoch 0.06  loss 3.5967  lr 2.00e-5  grad norm 9.642  5,432 tok/s  0s left',
       'step 2/2  epoch 0.11  loss 2.5000  lr 2.00e-5  grad norm 9.642  5,432 tok/s  0s left',
       '2 steps in 1m 01s, evaluation loss 4.5000 → 4.2500; checkpoint in /run',
@@ -141,12 +152,13 @@ describe('progress', () => {
       .map((line) => JSON.parse(line))
     assert.deepEqual(
       events.map(({ event }) => event),
-      ['prepare', 'prepare', 'plan', 'start', 'eval', 'step', 'warning', 'step', 'checkpoint', 'end'],
+      ['prepare', 'prepare', 'plan', 'start', 'eval', 'sample', 'step', 'warning', 'step', 'checkpoint', 'end'],
     )
     assert.deepEqual(events[2], { event: 'plan', ...plan })
-    assert.deepEqual(events[5], { event: 'step', ...step })
+    assert.deepEqual(events[5], { event: 'sample', ...sample })
+    assert.deepEqual(events[6], { event: 'step', ...step })
     const { history: _, ...rest } = result
-    assert.deepEqual(events[9], { event: 'end', ...rest })
+    assert.deepEqual(events[10], { event: 'end', ...rest })
     assert.equal(stderr, 'warning: something is odd [WARN_TEST]\n')
   })
 
@@ -156,7 +168,7 @@ describe('progress', () => {
     assert.match(stdout, /loading|reading data/)
     // Before every line that stays, and at the end, the last thing on the terminal's line is its erasure.
     const lines = all.filter(({ text }) => text.endsWith('\n'))
-    assert.equal(lines.length, 4)
+    assert.equal(lines.length, 5)
     for (const line of lines) {
       const before = all
         .slice(0, all.indexOf(line))

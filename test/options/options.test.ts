@@ -215,6 +215,10 @@ describe('an unknown option', () => {
       { model: { config: 'c', tokeniser: 't', init: 'random' } },
       /model\.tokeniser is unknown; did you mean model\.tokenizer\?/,
     ],
+    [
+      { samples: { prompts: ['a'], max_new_tokens: 3 } },
+      /samples\.max_new_tokens is unknown; did you mean samples\.maxNewTokens\?/,
+    ],
     [{ xyzzyplugh: 1 }, /^option xyzzyplugh is unknown$/],
   ]
   for (const [extra, message] of cases)
@@ -224,7 +228,7 @@ describe('an unknown option', () => {
       assert.match(error.message, message)
     })
 
-  for (const key of ['checkpointEvery', 'keepLast', 'keepBest', 'earlyStopping', 'resume', 'adapter', 'samples'])
+  for (const key of ['checkpointEvery', 'keepLast', 'keepBest', 'earlyStopping', 'resume', 'adapter'])
     it(`${key} of a later version is refused, not ignored`, () => {
       const error = refusal({ [key]: true })
       assert.equal(error.code, 'ERR_UNKNOWN_OPTION')
@@ -232,8 +236,38 @@ describe('an unknown option', () => {
     })
 })
 
+describe('samples', () => {
+  it('are prompts, or prompts with how', () => {
+    const of = (samples: unknown, more = {}) => parseOptions({ ...least, ...more, samples }, base).samples
+    assert.deepEqual(of(['a'], { seed: 7 }), {
+      prompts: ['a'],
+      every: { epochs: 1 },
+      maxNewTokens: 128,
+      stop: [],
+      seed: 7,
+    })
+    assert.deepEqual(of({ prompts: ['a'], every: 5, temperature: 1, topK: 3, seed: 1, stop: 'x', maxNewTokens: 2 }), {
+      prompts: ['a'],
+      every: { steps: 5 },
+      maxNewTokens: 2,
+      stop: ['x'],
+      seed: 1,
+      temperature: 1,
+      topK: 3,
+    })
+    assert.equal(of(undefined), undefined)
+  })
+})
+
 describe('a wrong value', () => {
   const cases: [object, RegExp][] = [
+    [{ samples: [] }, /^option samples must be a list of at least one prompt; found an empty list/],
+    [{ samples: true }, /^option samples must be a list of prompts, or an object such as/],
+    [
+      { samples: { prompts: [''] } },
+      /^option samples\.prompts\[0\] must be a text or a list of messages; found the text ""/,
+    ],
+    [{ samples: { prompts: ['a'], every: 0 } }, /^option samples\.every must be a number of steps/],
     [{ learningRate: Number.NaN }, /^option learningRate must be a number above 0; found NaN$/],
     [{ learningRate: Number.POSITIVE_INFINITY }, /^option learningRate must be .*; found Infinity$/],
     [{ learningRate: 0 }, /must be a number above 0; found 0/],
@@ -319,6 +353,7 @@ describe('options together', () => {
     [{ optimizer: 'adafactor', betas: [0.9, 0.999] }, /^option betas has no effect with optimizer 'adafactor'/],
     [{ schedule: 'constant', minLearningRate: 0 }, /^option minLearningRate has no effect with schedule 'constant'/],
     [{ trainOn: 'all', promptLossWeight: 0.1 }, /^option promptLossWeight has no effect with trainOn 'all'/],
+    [{ samples: { prompts: ['a'], topK: 5 } }, /^option samples\.topK has no effect with temperature 0/],
     [{ evalEvery: 10 }, /^option evalEvery has no effect without evaluation data/],
     [{ minLearningRate: 1e-3 }, /^option minLearningRate is 0\.001, above learningRate \(0\.00002\)$/],
   ]
