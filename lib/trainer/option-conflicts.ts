@@ -6,7 +6,7 @@ import { closest } from './option-names.ts'
 import { isRecord, isTemplateFile, templateNames } from './option-paths.ts'
 
 /** An option of the optimizer, and the optimizers that do not have it. */
-const withoutEffect: [string, ...string[]][] = [
+const notOf: [string, ...string[]][] = [
   ['betas', 'sgd', 'adafactor'],
   ['epsilon', 'sgd', 'adafactor', 'lion'],
   ['momentum', 'adamw', 'adamw-8bit', 'adafactor', 'lion'],
@@ -30,7 +30,7 @@ export function conflicts(input: unknown): Problem[] {
     if (given(first) && given(second)) refuse(second, `excludes ${first} (${why}): give one of them`)
 
   const optimizer = typeof input.optimizer === 'string' ? input.optimizer : 'adamw'
-  for (const [path, ...without] of withoutEffect)
+  for (const [path, ...without] of notOf)
     if (without.includes(optimizer) && given(path))
       refuse(path, `has no effect with optimizer '${optimizer}': remove it`)
   if (input.schedule === 'constant' && given('minLearningRate'))
