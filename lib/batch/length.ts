@@ -12,8 +12,9 @@ import type { Tally } from './tally.ts'
 const TOLERATED = 0.05
 
 /**
- * The pieces of a row as onTooLong leaves them; undefined where it drops the row, which is then counted: always under
- * 'drop', and under the others where nothing that carries loss would be left.
+ * The pieces of a row as onTooLong leaves them, each in its place, undefined where nothing of it is left; undefined for
+ * the whole where the row is dropped, which is then counted: always under 'drop', and under the others where nothing that
+ * carries loss would be left.
  *
  * @param bos id of the token that texts begin with, which 'truncate-left' keeps
  * @throws TunesmithError `ERR_TOO_LONG` under the policy 'error'.
@@ -24,7 +25,7 @@ export function fitLength(
   { maxLength, onTooLong }: Pick<PrepareOptions, 'maxLength' | 'onTooLong'>,
   tally: Tally,
   bos?: number,
-): readonly WeightedTokens[] | undefined {
+): readonly (WeightedTokens | Truncated | undefined)[] | undefined {
   const longest = Math.max(0, ...pieces.map(({ ids }) => ids.length))
   if (longest <= maxLength) return pieces
   if (onTooLong === 'error') {
@@ -54,9 +55,9 @@ function truncatePieces(
   maxLength: number,
   how: Truncation,
   bos: number | undefined,
-): Truncated[] | undefined {
-  const cut = pieces.flatMap((piece) => truncate(piece, maxLength, how, bos) ?? [])
-  return cut.some(({ weights }) => countSupervised(weights) > 0) ? cut : undefined
+): (Truncated | undefined)[] | undefined {
+  const cut = pieces.map((piece) => truncate(piece, maxLength, how, bos))
+  return cut.some((piece) => piece && countSupervised(piece.weights) > 0) ? cut : undefined
 }
 
 /**

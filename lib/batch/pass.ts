@@ -4,6 +4,7 @@
  */
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Encoding } from '../chat/encoding.ts'
+import { type KeptText, type SeenRow, seenPieces } from '../chat/seen.ts'
 import type { ChatTemplate } from '../chat/template.ts'
 import type { Tokenizer } from '../chat/tokenizer.ts'
 import { type WeightedText, type WeightedTokens, weighTokens } from '../chat/weights.ts'
@@ -59,16 +60,6 @@ export interface Watch {
   rows: number
   /** Told of each row that became examples. */
   onRow: (seen: SeenRow) => void
-}
-
-/** A row with what its examples were made of. */
-export interface SeenRow {
-  row: Row
-  texts: readonly WeightedText[]
-  /** One per text. */
-  encodings: readonly Encoding[]
-  /** Those that carry loss, at most one per text. */
-  examples: readonly Example[]
 }
 
 /** Rows per native batch: enough to occupy every core, few enough for steady progress. */
@@ -220,28 +211,32 @@ export class Pass {
       next += texts.length
       this.#orBad(row.source, () => {
         const weighed = tokens ? [tokens] : texts.map((text, i) => weighTokens(text, own[i]!, this.#tokenizer))
-        const examples = this.#add(row, weighed, done)
-        if (examples) this.#watch?.onRow({ row, texts, encodings: own, examples })
+        const kept = this.#add(row, weighed, done)
+        if (kept && this.#watch) this.#watch.onRow({ row, pieces: seenPieces(kept, weighed, texts, own) })
       })
     }
   }
 
   /** The last stage: what of a row becomes examples. */
-  #add(row: Row, weighed: readonly WeightedTokens[], done: Conversations): Example[] | undefined {
+  #add(row: Row, weighed: readonly WeightedTokens[], done: Conversations): KeptText[] | undefined {
     const fitting = fitLength(weighed, row.source, this.#options, this.#tally, this.#tokenizer.bos?.id)
     if (fitting === undefined) return undefined
-    const trained = fitting.filter(({ weights }) => countSupervised(weights) > 0)
+    const trained = fitting.flatMap((tokens, index) =>
+      tokens && countSupervised(tokens.weights) > 0 ? [{ tokens, index }] : [],
+    )
     if (trained.length === 0) {
       this.#tally.unsupervised.add(row.source)
       return undefined
     }
     if (weighed.length > 1) this.#tally.split++
-    for (const { straddling } of trained) this.#tally.straddling += straddling
-    const pieces = trained.map(({ ids, weights }) => this.#pool.add(ids, weights, row.source))
-    for (const { ids } of pieces) this.#tokens += ids.length
-    done.pieces.push(pieces)
+    for (const { tokens } of trained) this.#tally.straddling += tokens.straddling
+    const kept = trained.map(({ tokens, index }) => {
+      return { tokens, index, example: this.#pool.add(tokens.ids, tokens.weights, row.source) }
+    })
+    for (const { tokens } of kept) this.#tokens += tokens.ids.length
+    done.pieces.push(kept.map(({ example }) => example))
     if (this.#options.data.evalFraction > 0) done.keys.push(splitKey(row))
-    return pieces
+    return kept
   }
 
   /** Runs `work`; a problem of the row is counted or thrown as data.onBadRow says. */

@@ -17,6 +17,7 @@ import { conversationCount, exampleSet } from './example-set.ts'
 import { asMixture } from './mixture.ts'
 import { type Conversations, Pass, type PassResult } from './pass.ts'
 import type { Prepared, PrepareHooks, PrepareOptions, Side } from './prepared.ts'
+import { nothingLeft } from './tally.ts'
 
 /**
  * Reads, validates, renders, tokenises and weighs everything.
@@ -36,6 +37,7 @@ export async function prepare(
     data.evalFraction > 0 ? divide(result.train, options) : [result.train.pieces, result.eval?.pieces]
   const train = await asMixture(exampleSet(kept), data.train)
   const held = setAside && exampleSet(setAside)
+  if (train.tokens === 0) throw nothingLeft(result.counts)
   checkSupervisedShare(train, { trainOn, promptLossWeight })
   return {
     train,

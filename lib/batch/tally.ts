@@ -1,11 +1,11 @@
 /** The counts of a preparation and the warnings they give rise to: nothing is lost without being counted and named. */
 import type { Truncated } from '../chat/truncate.ts'
 import type { WeightedTokens } from '../chat/weights.ts'
-import { BadRows, EXAMPLES } from '../data/bad-rows.ts'
+import { BadRows, EXAMPLES, MALFORMED } from '../data/bad-rows.ts'
 import type { Source } from '../data/conversation.ts'
 import type { ReadReport } from '../data/read.ts'
 import { place } from '../data/source.ts'
-import type { Warning } from '../errors.ts'
+import { TunesmithError, type Warning } from '../errors.ts'
 import { countSupervised } from './example-set.ts'
 import type { DataCounts, DroppedRows, PrepareOptions } from './prepared.ts'
 
@@ -72,18 +72,19 @@ export class Tally {
 
   /** Counts a row that was cut from `before` to `after`. */
   addTruncated(
-    after: readonly Truncated[],
+    after: readonly (Truncated | undefined)[],
     source: Source,
     before: readonly WeightedTokens[],
-  ): readonly WeightedTokens[] {
+  ): readonly (Truncated | undefined)[] {
+    const kept = after.filter((piece) => piece !== undefined)
     const sum = (pieces: readonly WeightedTokens[], of: (piece: WeightedTokens) => number) =>
       pieces.reduce((total, piece) => total + of(piece), 0)
     const tokens = ({ ids }: WeightedTokens) => ids.length
     const supervised = ({ weights }: WeightedTokens) => countSupervised(weights)
     this.truncated.add(source)
-    this.truncatedTokens += sum(before, tokens) - sum(after, tokens)
-    this.truncatedSupervisedTokens += sum(before, supervised) - sum(after, supervised)
-    for (const { unstopped } of after) this.unstopped += unstopped
+    this.truncatedTokens += sum(before, tokens) - sum(kept, tokens)
+    this.truncatedSupervisedTokens += sum(before, supervised) - sum(kept, supervised)
+    for (const { unstopped } of kept) this.unstopped += unstopped
     return after
   }
 
@@ -154,9 +155,19 @@ export class Tally {
   #dropped(): DataCounts['dropped'] {
     const { bad } = this.report
     return [
-      { reason: 'malformed', count: bad.count, examples: bad.examples },
+      { reason: MALFORMED, count: bad.count, examples: bad.examples },
       { reason: `longer than maxLength (${this.#maxLength} tokens)`, ...this.tooLong.entry },
       { reason: 'without a token that carries loss', ...this.unsupervised.entry },
     ].filter(({ count }) => count > 0)
   }
+}
+
+/** The error where no row has become an example. */
+export function nothingLeft({ rows, dropped }: Pick<PassCounts, 'rows' | 'dropped'>): TunesmithError {
+  const malformed = dropped.some(({ reason }) => reason === MALFORMED)
+  const reasons = dropped.map(({ reason, count, examples }) => `${count} ${reason}, the first ${examples[0]}`)
+  return new TunesmithError(
+    malformed ? 'ERR_EMPTY_DATASET' : 'ERR_NOTHING_SUPERVISED',
+    `No row is left to train on: of ${rows} ${rows === 1 ? 'row' : 'rows'}, ${reasons.join('; ')}`,
+  )
 }

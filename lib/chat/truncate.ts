@@ -8,6 +8,8 @@ export interface Truncated extends WeightedTokens {
   /** Tokens that were cut off, and those of them that carried loss. */
   lostTokens: number
   lostSupervisedTokens: number
+  /** Of `lostTokens`, those before what is kept; a bos that is kept stands before them. */
+  lostBefore: number
   /** Trained turns that lost their stop token and kept something else: they no longer teach to stop. */
   unstopped: number
 }
@@ -24,7 +26,7 @@ export function truncate(
   bos?: number,
 ): Truncated | undefined {
   const { ids, weights } = tokens
-  if (ids.length <= maxLength) return { ...tokens, lostTokens: 0, lostSupervisedTokens: 0, unstopped: 0 }
+  if (ids.length <= maxLength) return { ...tokens, lostTokens: 0, lostSupervisedTokens: 0, lostBefore: 0, unstopped: 0 }
   const kept =
     how === 'left'
       ? end(tokens, maxLength, bos)
@@ -43,7 +45,7 @@ function lastFit({ turns }: WeightedTokens, maxLength: number): number {
   return turns.reduce((last, turn) => (turn.end <= maxLength ? Math.max(last, turn.end) : last), 0)
 }
 
-type Kept = WeightedTokens & { unstopped: number }
+type Kept = WeightedTokens & Pick<Truncated, 'lostBefore' | 'unstopped'>
 
 function beginning({ ids, weights, straddling, turns }: WeightedTokens, length: number): Kept {
   const cut = weights.slice(0, length)
@@ -53,6 +55,7 @@ function beginning({ ids, weights, straddling, turns }: WeightedTokens, length: 
     weights: cut,
     straddling,
     turns: inside.map((turn) => ({ ...turn, end: Math.min(turn.end, length) })),
+    lostBefore: 0,
     unstopped: inside.filter((turn) => turn.end > length && supervisedTokens(cut.subarray(turn.first)) > 0).length,
   }
 }
@@ -73,6 +76,7 @@ function end({ ids, weights, straddling, turns }: WeightedTokens, length: number
     turns: turns
       .filter((turn) => turn.end > start)
       .map((turn) => ({ ...turn, first: Math.max(turn.first, start) - shift, end: turn.end - shift })),
+    lostBefore: shift,
     unstopped: 0,
   }
 }

@@ -1,12 +1,13 @@
 /** `tunesmith preview CONFIG`: conversations as training will see them, every token with its loss weight. */
 import { writeFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
-import { verdictOf } from '../chat/doctor.ts'
+import { nothingLeft } from '../batch/tally.ts'
+import { actedOn, verdictOf } from '../chat/doctor.ts'
 import { TunesmithError } from '../errors.ts'
 import { htmlPreview } from '../preview/html.ts'
 import { jsonPreview } from '../preview/json.ts'
 import type { Preview } from '../preview/preview.ts'
-import { terminalPreview } from '../preview/terminal.ts'
+import { type TerminalOptions, terminalPreview } from '../preview/terminal.ts'
 import { type Command, exitCode, type Output, onlyPositional, readArguments, type Streams, usage } from './command.ts'
 import { loadConfig } from './config.ts'
 import { count, percent, table } from './format.ts'
@@ -17,7 +18,7 @@ const help = `usage: tunesmith preview CONFIG [--rows N] [--html FILE | --json] 
 
 Shows the first rows of the training data as training will see them: rendered, tokenised, every token with its loss
 weight as its background (in a pipe: what carries loss in brackets), and under them the tokens per role.
-Nothing is trained, and no weights are read.
+Nothing is trained, and no weights are read. Exit code 1 where nothing of these rows could train.
 
   CONFIG, --set     as in \`tunesmith train\`
   --rows N          how many rows (default 3)
@@ -44,18 +45,20 @@ async function run(args: string[], { stdout, stderr }: Streams): Promise<number>
   const trainer = new Trainer(config)
   trainer.on('warning', (event) => stderr.write(`${warningLine(event)}\n`))
   const preview = await trainer.preview(rows)
-  if (values.json) {
-    stdout.write(jsonPreview(preview))
-    return exitCode.ok
-  }
-  if (values.html === undefined) {
-    stdout.write(`${terminalPreview(preview, { color, width: stdout.columns ?? 80 })}\n`)
+  if (values.json) stdout.write(jsonPreview(preview))
+  else await show(preview, values.html, { color, width: stdout.columns ?? 80 }, stdout)
+  if (preview.examples.length === 0) throw nothingLeft(preview.counts)
+  return actedOn(preview.doctor).some(({ verdict }) => verdict === 'error') ? exitCode.failed : exitCode.ok
+}
+
+async function show(preview: Preview, html: string | undefined, options: TerminalOptions, stdout: Output) {
+  if (html === undefined) {
+    stdout.write(`${terminalPreview(preview, options)}\n`)
   } else {
-    await writePage(values.html, htmlPreview(preview))
-    stdout.write(`${preview.examples.length} examples written to ${values.html}\n`)
+    await writePage(html, htmlPreview(preview))
+    stdout.write(`${preview.examples.length} examples written to ${html}\n`)
   }
   stdout.write(`${summaryTable(preview)}\n`)
-  return exitCode.ok
 }
 
 function wantsColor(when: string, stdout: Output): boolean {

@@ -9,6 +9,9 @@ export type BadRowPolicy = 'error' | 'skip'
 /** As many places as a message names. */
 export const EXAMPLES = 5
 
+/** Why rows were left out, where they are bad: the reason among the counts. */
+export const MALFORMED = 'malformed'
+
 export class BadRows {
   count = 0
   /** The first few, as `file:line: field: what is wrong`. */

@@ -3,14 +3,15 @@
  * what comes out is kept with the bytes and the role of every token.
  */
 import { countSupervised } from '../batch/example-set.ts'
-import { Pass, type SeenRow } from '../batch/pass.ts'
+import { lookAtRows } from '../batch/look.ts'
 import type { DataCounts, PrepareOptions } from '../batch/prepared.ts'
 import { type Finding, templateDoctor } from '../chat/doctor.ts'
 import type { EmbeddingReader } from '../chat/doctor-embedding.ts'
+import { isSeenConversation, type SeenRow } from '../chat/seen.ts'
 import type { ChatTemplate } from '../chat/template.ts'
 import { TokenBytes } from '../chat/token-bytes.ts'
 import type { Tokenizer } from '../chat/tokenizer.ts'
-import { isConversation, type Source } from '../data/conversation.ts'
+import type { Source } from '../data/conversation.ts'
 import type { FileFormat } from '../data/read.ts'
 import { TunesmithError, type Warning } from '../errors.ts'
 import { rolesOfTokens, type Turn } from './roles.ts'
@@ -71,55 +72,38 @@ export async function previewData(
   rows: number,
   { signal, embedding }: { signal?: AbortSignal | undefined; embedding?: EmbeddingReader | undefined } = {},
 ): Promise<Preview> {
-  const seen: SeenRow[] = []
-  const watch = { rows, onRow: (row: SeenRow) => seen.push(row) }
-  const pass = new Pass(
-    { ...options, data: { ...options.data, eval: [] } },
-    tokenizer,
-    { ...(signal && { signal }) },
-    watch,
-  )
-  const { counts, formats, warnings } = await pass.run()
+  const { seen, counts, formats, warnings, template } = await lookAtRows(options, tokenizer, rows, signal)
   const bytes = new TokenBytes(tokenizer)
   const special = new Set(tokenizer.added.filter((token) => token.special).map(({ id }) => id))
   const describe = (id: number, weight: number, turn: Turn): PreviewToken => {
     return { id, weight, bytes: bytes.of(id), special: special.has(id), turn }
   }
-  const examples = seen.flatMap((row) => examplesOf(row, pass.template, describe))
+  const examples = seen.flatMap((row) => examplesOf(row, template, describe))
   return {
     examples,
     roles: roleTotals(examples),
-    template: pass.template?.name ?? 'none',
-    doctor: await examine(seen, pass.template, tokenizer, options, embedding),
+    template: template?.name ?? 'none',
+    doctor: template
+      ? await templateDoctor({ template, tokenizer, rows: seen.filter(isSeenConversation), counts, options, embedding })
+      : [],
     formats,
     counts,
     warnings,
   }
 }
 
-async function examine(
-  seen: readonly SeenRow[],
-  template: ChatTemplate | undefined,
-  tokenizer: Tokenizer,
-  options: PrepareOptions,
-  embedding: EmbeddingReader | undefined,
-): Promise<Finding[]> {
-  const rows = seen.map(({ row }) => row).filter(isConversation)
-  return template ? templateDoctor({ template, tokenizer, rows, options, embedding }) : []
-}
-
 function examplesOf(
-  seen: SeenRow,
+  { row, pieces }: SeenRow,
   template: ChatTemplate | undefined,
   describe: (id: number, weight: number, turn: Turn) => PreviewToken,
 ): PreviewExample[] {
-  const { examples } = seen
-  return examples.map((example, index) => {
-    const turns = rolesOfTokens(example, seen, template)
+  return pieces.map((piece, index) => {
+    const { example } = piece
+    const turns = rolesOfTokens(row, piece, template)
     return {
       source: example.source,
       piece: index + 1,
-      pieces: examples.length,
+      pieces: pieces.length,
       tokens: Array.from(example.ids, (id, i) => describe(id, example.weights[i]!, turns[i]!)),
       supervisedTokens: countSupervised(example.weights),
     }

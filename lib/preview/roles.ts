@@ -3,12 +3,11 @@
  * as well, found by rendering the beginnings of the conversation with the same template. Nothing depends on it but what
  * a preview shows.
  */
-import type { SeenRow } from '../batch/pass.ts'
 import type { Encoding } from '../chat/encoding.ts'
+import type { SeenPiece } from '../chat/seen.ts'
 import type { ChatTemplate } from '../chat/template.ts'
 import type { Token } from '../chat/tokenizer.ts'
-import type { WeightedText } from '../chat/weights.ts'
-import { type Conversation, type Example, isConversation, isTokenRow, type TextRow } from '../data/conversation.ts'
+import { type Conversation, isConversation, type Row, type TextRow } from '../data/conversation.ts'
 
 export interface Turn {
   /** 'user', 'assistant', ...; 'system, user' where a template writes both as one; 'text', 'prompt', 'completion', 'tokens'. */
@@ -29,57 +28,24 @@ interface Opened {
   beginning: string | undefined
 }
 
-/** One turn per token of `example`. */
-export function rolesOfTokens(example: Example, seen: SeenRow, template: ChatTemplate | undefined): Turn[] {
-  const length = example.ids.length
-  const { row } = seen
-  if (isTokenRow(row)) return new Array(length).fill({ role: 'tokens', index: 0 })
-  const { text, encoding } = textOf(example, seen)
-  const regions = isConversation(row) ? regionsOf(text.text, row, template!) : regionsOfText(row)
-  const whole: Turn[] = [
-    ...new Array(text.prefix.length).fill(regions[0]!),
+/** One turn per token of the example. */
+export function rolesOfTokens(
+  row: Row,
+  { text, whole, kept, lostBefore }: SeenPiece,
+  template: ChatTemplate | undefined,
+): Turn[] {
+  if (!text) return new Array(kept.ids.length).fill({ role: 'tokens', index: 0 })
+  const { weighted, encoding } = text
+  const regions = isConversation(row) ? regionsOf(weighted.text, row, template!) : regionsOfText(row as TextRow)
+  const turns: Turn[] = [
+    ...new Array(weighted.prefix.length).fill(regions[0]!),
     ...turnsOfTokens(encoding, regions),
-    ...new Array(text.suffix.length).fill(regions.at(-1)!),
+    ...new Array(weighted.suffix.length).fill(regions.at(-1)!),
   ]
-  return align(example.ids, [...text.prefix, ...encoding.ids, ...text.suffix], whole)
-}
-
-/** The text that `example` was made of: the one with most ids in common at its ends. */
-function textOf(example: Example, { texts, encodings }: SeenRow): { text: WeightedText; encoding: Encoding } {
-  let best = 0
-  let most = -1
-  for (const [index, encoding] of encodings.entries()) {
-    const { prefix, suffix } = texts[index]!
-    const ids = [...prefix, ...encoding.ids, ...suffix]
-    const common = commonStart(example.ids, ids) + commonEnd(example.ids, ids)
-    // An equal text is in common twice; where two begin alike, the one of the same length is meant.
-    const score = 2 * common - Math.abs(ids.length - example.ids.length)
-    if (score > most || index === 0) {
-      best = index
-      most = score
-    }
-  }
-  return { text: texts[best]!, encoding: encodings[best]! }
-}
-
-/** Turns of what is left of `ids` where onTooLong has cut: its beginning and its end. */
-function align(kept: Int32Array, ids: readonly number[], turns: readonly Turn[]): Turn[] {
-  if (kept.length === ids.length) return [...turns]
-  const start = Math.min(commonStart(kept, ids), kept.length)
-  const rest = kept.length - start
-  return [...turns.slice(0, start), ...turns.slice(turns.length - rest)]
-}
-
-function commonStart(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  let count = 0
-  while (count < a.length && count < b.length && a[count] === b[count]) count++
-  return count
-}
-
-function commonEnd(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  let count = 0
-  while (count < a.length && count < b.length && a[a.length - 1 - count] === b[b.length - 1 - count]) count++
-  return count
+  const left = turns.slice(lostBefore, lostBefore + kept.ids.length)
+  // A bos that onTooLong keeps stands where the first of the kept tokens was.
+  if (lostBefore > 0 && kept.ids[0] === whole.ids[0]) left[0] = turns[0]!
+  return left
 }
 
 /** A token belongs to the region in which it ends: what straddles a border is the first of the new turn. */

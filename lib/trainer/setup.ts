@@ -84,7 +84,7 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
   })
   for (const warning of [...data.warnings, ...outputWarnings]) report.warning(warning)
   if (data.template) {
-    const findings = await examineTemplate(prepared, tokenizer, data.template, checkpoint)
+    const findings = await examineTemplate(prepared, tokenizer, checkpoint, signal)
     for (const warning of judgeFindings(findings)) report.warning(warning)
   }
 

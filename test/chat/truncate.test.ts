@@ -25,6 +25,7 @@ describe('truncation', () => {
       ...TWO_TURNS,
       lostTokens: 0,
       lostSupervisedTokens: 0,
+      lostBefore: 0,
       unstopped: 0,
     })
   })
@@ -35,7 +36,7 @@ describe('truncation', () => {
       assert.deepEqual([...ids], [...TWO_TURNS.ids.subarray(0, 8)])
       assert.deepEqual([...weights], [0, 0, 0, 0, 1, 1, 1, 1])
       assert.deepEqual(turns, [TWO_TURNS.turns[0]])
-      assert.deepEqual(counts, { straddling: 0, lostTokens: 12, lostSupervisedTokens: 6, unstopped: 0 })
+      assert.deepEqual(counts, { straddling: 0, lostTokens: 12, lostSupervisedTokens: 6, lostBefore: 0, unstopped: 0 })
     }
     assert.equal(truncate(TWO_TURNS, 19, 'turns')!.ids.length, 18)
     assert.equal(truncate(TWO_TURNS, 7, 'turns'), undefined)
@@ -57,7 +58,7 @@ describe('truncation', () => {
     assert.deepEqual([...cut.ids], [100, ...TWO_TURNS.ids.subarray(11)])
     assert.deepEqual(cut.turns, [{ first: 2, end: 8, weight: 1, turn: 1 }])
     assert.deepEqual([...cut.weights], [0, 0, 1, 1, 1, 1, 1, 1, 0, 0])
-    assert.deepEqual([cut.lostTokens, cut.lostSupervisedTokens, cut.unstopped], [10, 4, 0])
+    assert.deepEqual([cut.lostTokens, cut.lostSupervisedTokens, cut.lostBefore, cut.unstopped], [10, 4, 10, 0])
     const inTurn = truncate(TWO_TURNS, 6, 'left')!
     assert.deepEqual([...inTurn.ids], [...TWO_TURNS.ids.subarray(14)])
     // Nothing predicts the first token.

@@ -213,7 +213,7 @@ describe('tunesmith preview', () => {
     assert.match(stdout, /rows +3\n/)
     assert.match(stdout, /format +messages, .+"messages".+chat\.jsonl/)
     assert.match(stdout, /chat template +chatml/)
-    assert.match(stdout, /Template doctor: (ok|warning)\n {2}rendering +all 3 rows/)
+    assert.match(stdout, /Template doctor: (ok|warning)\n {2}rendering +each of the 3 rows/)
     assert.match(stderr, /WARN_TEMPLATE_FALLBACK/)
   })
 
@@ -254,6 +254,29 @@ describe('tunesmith preview', () => {
     const nowhere = await tunesmithHere(['preview', config, '--html', join(folder, 'no', 'page.html')])
     assert.equal(nowhere.code, 1)
     assert.match(nowhere.stderr, /page\.html cannot be written.*ERR_OUTPUT_NOT_WRITABLE/)
+  })
+
+  it('ends as a failure where nothing of the rows could train', async () => {
+    const train = join(folder, 'silent.jsonl')
+    const silent = exchange('a', 'b').messages.map((message) => ({ ...message, weight: 0 }))
+    writeFileSync(train, jsonl({ messages: silent }, exchange('a', 'b')))
+    const set = ['--set', `data.train=${train}`, '--rows', '1']
+    const { code, stdout, stderr } = await tunesmithHere(['preview', config, ...set])
+    assert.equal(code, 1)
+    assert.match(stdout, /Template doctor: error/)
+    assert.match(stderr, /No row is left to train on: of 1 row, 1 without a token.*silent\.jsonl:1 \[ERR_NOTHING_SUP/)
+    const refusing = join(folder, 'refusing.jinja')
+    writeFileSync(refusing, "{{ raise_exception('No') }}")
+    const refused = ['--set', `chatTemplate=${refusing}`, '--set', 'data.onBadRow=skip', '--set', 'cache=false']
+    for (const command of ['preview', 'plan']) {
+      const all = await tunesmithHere([command, config, ...refused])
+      assert.equal(all.code, 1)
+      assert.match(
+        all.stderr,
+        /No row is left to train on: of \d rows, \d malformed, the first .*No.*ERR_EMPTY_DATASET/,
+      )
+    }
+    assert.equal((await tunesmithHere(['preview', config, '--json', ...set])).code, 1)
   })
 
   it('writes nothing to the output folder', async () => {
