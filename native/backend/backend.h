@@ -270,10 +270,10 @@ class Backend {
   virtual void scale_columns(Tensor y, Tensor x, Tensor gain, double scale, double shift, Tensor bias) = 0;
   // out[N] (wide) += Σ_t a[t,n] · b[t,n] / divisor[n]; a, b [T,N] compute, divisor [N] wide.
   virtual void column_dots(Tensor out, Tensor a, Tensor b, Tensor divisor) = 0;
-  // norm[N] (wide) = ‖w[n] + scale · Σ_r b[n,r] · a[r]‖₂ over weight w[N,K], a[R,K], b[N,R], all wide; and
+  // norm[N] (wide) = ‖w[n] + scale · Σ_r b[n,r] · a[r]‖₂ over the N rows of w[.,K] from `first` on, a[R,K], b[N,R]; and
   // gain[N] (wide) = magnitude[n] / norm[n], unless gain is empty. norm may be magnitude where gain is empty.
-  virtual void lora_norm(Tensor norm, Tensor gain, Tensor magnitude, Tensor weight, Tensor a, Tensor b,
-                         double scale) = 0;
+  virtual void lora_norm(Tensor norm, Tensor gain, Tensor magnitude, const LinearWeight& w, int64_t first, Tensor a,
+                         Tensor b, double scale) = 0;
   // w[n] = gain[n] · (w[n] + scale · Σ_r b[n,r] · a[r]); shapes as above, gain [N] wide, or empty: 1.
   virtual void lora_merge(Tensor weight, Tensor a, Tensor b, double scale, Tensor gain) = 0;
   // y[T,K] = x[T,K] / (1 - probability) where the mask keeps, else 0; or y += that with accumulate. Both compute; y may

@@ -165,9 +165,9 @@ void ProfiledBackend::column_dots(Tensor out, Tensor a, Tensor b, Tensor divisor
   timed("column_dots", [&] { inner_->column_dots(out, a, b, divisor); });
 }
 
-void ProfiledBackend::lora_norm(Tensor norm, Tensor gain, Tensor magnitude, Tensor weight, Tensor a, Tensor b,
-                                double scale) {
-  timed("lora_norm", [&] { inner_->lora_norm(norm, gain, magnitude, weight, a, b, scale); });
+void ProfiledBackend::lora_norm(Tensor norm, Tensor gain, Tensor magnitude, const LinearWeight& w, int64_t first,
+                                Tensor a, Tensor b, double scale) {
+  timed("lora_norm", [&] { inner_->lora_norm(norm, gain, magnitude, w, first, a, b, scale); });
 }
 
 void ProfiledBackend::lora_merge(Tensor weight, Tensor a, Tensor b, double scale, Tensor gain) {

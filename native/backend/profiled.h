@@ -78,7 +78,8 @@ class ProfiledBackend final : public Backend {
   void add_scaled(Tensor y, Tensor x, Tensor gain, double scale, double shift) override;
   void scale_columns(Tensor y, Tensor x, Tensor gain, double scale, double shift, Tensor bias) override;
   void column_dots(Tensor out, Tensor a, Tensor b, Tensor divisor) override;
-  void lora_norm(Tensor norm, Tensor gain, Tensor magnitude, Tensor weight, Tensor a, Tensor b, double scale) override;
+  void lora_norm(Tensor norm, Tensor gain, Tensor magnitude, const LinearWeight& w, int64_t first, Tensor a, Tensor b,
+                 double scale) override;
   void lora_merge(Tensor weight, Tensor a, Tensor b, double scale, Tensor gain) override;
   void dropout(Tensor y, Tensor x, const DropoutMask& mask, bool accumulate) override;
   void softcap_forward(Tensor x, double cap) override;

@@ -8,29 +8,6 @@ namespace tunesmith {
 
 namespace {
 
-// torch.linspace(0.1, 1, parts + 1)[index] in float32: from whichever end is nearer, the product not rounded.
-float boundary(int parts, int index) {
-  const float step = (1.0f - 0.1f) / float(parts);
-  return index < (parts + 1) / 2 ? float(double(0.1f) + double(step) * index)
-                                 : float(1.0 - double(step) * (parts - index));
-}
-
-std::array<float, 256> make_dynamic_code() {
-  std::array<float, 256> code{0.0f, 1.0f};
-  size_t count = 2;
-  for (int decade = 0; decade < 7; decade++) {
-    const float power = float(std::pow(10.0, decade - 6));
-    const int parts = 1 << decade;
-    for (int i = 0; i < parts; i++) {
-      const float middle = power * ((boundary(parts, i) + boundary(parts, i + 1)) / 2.0f);
-      code[count++] = middle;
-      code[count++] = -middle;
-    }
-  }
-  std::sort(code.begin(), code.end());
-  return code;
-}
-
 uint8_t nearest_nf4(float x) {
   uint8_t code = 0;
   for (size_t i = 1; i < kNf4Values.size(); i++) code += x > (kNf4Values[i - 1] + kNf4Values[i]) * 0.5f;
@@ -38,8 +15,9 @@ uint8_t nearest_nf4(float x) {
 }
 
 // The nearest entry; half-way between two, the one with the even index; NaN gives 0: what bitsandbytes' binary search
-// over 256 entries comes to.
-uint8_t nearest_dynamic(const std::array<float, 256>& code, float x) {
+// over 256 entries comes to. Unlike encode_signed(), it lets small negative values become 0.
+uint8_t nearest_dynamic(float x) {
+  const DynamicCode& code = signed_dynamic_code();
   if (!(x > code[0])) return 0;
   const size_t upper = size_t(std::lower_bound(code.begin(), code.end(), x) - code.begin());
   if (upper == code.size()) return uint8_t(upper - 1);
@@ -55,11 +33,6 @@ float largest_magnitude(const float* values, int64_t count) {
 }
 
 }  // namespace
-
-const std::array<float, 256>& nf4_dynamic_code() {
-  static const std::array<float, 256> code = make_dynamic_code();
-  return code;
-}
 
 float nf4_quantize_block(uint8_t* codes, const float* values, int64_t count) {
   const float absmax = largest_magnitude(values, count);
@@ -84,8 +57,7 @@ float nf4_quantize_scales(uint8_t* scale_codes, float* group_absmax, const std::
     for (int64_t i = 0; i < count; i++) centred[size_t(i)] = absmax[size_t(first + i)] - offset;
     const float largest = largest_magnitude(centred.data(), count), inverse = 1.0f / largest;
     group_absmax[first / kNf4Group] = largest;
-    for (int64_t i = 0; i < count; i++)
-      scale_codes[first + i] = nearest_dynamic(nf4_dynamic_code(), centred[size_t(i)] * inverse);
+    for (int64_t i = 0; i < count; i++) scale_codes[first + i] = nearest_dynamic(centred[size_t(i)] * inverse);
   }
   return offset;
 }

@@ -1,8 +1,8 @@
 // NF4 with double quantisation (QLoRA, arXiv 2305.14314), stored as bitsandbytes stores it. A matrix is read row after
 // row as one sequence of values and cut into blocks of 64:
 //   value = kNf4Values[code] · scale of its block                 code: 4 bits, the nearest to value / absmax
-//   scale = absmax of the block, float32                                                       (plain)
-//   scale = dynamic_code[scale code] · absmax of its group + offset, groups of 256 blocks      (doubled)
+//   scale = absmax of the block, float32                                                             (plain)
+//   scale = signed_dynamic_code()[scale code] · absmax of its group + offset, groups of 256 blocks   (doubled)
 // A plain value takes 4.5 bits, a doubled one 4.127.
 #pragma once
 
@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/tensor.h"
+#include "core/dynamic_code.h"
 
 namespace tunesmith {
 
@@ -38,10 +38,6 @@ inline constexpr std::array<float, 16> kNf4Values = {
 };
 constexpr uint8_t kNf4Zero = 7;  // the code of 0
 
-// 256 values of an 8-bit type with a dynamic exponent, in ascending order (arXiv 1511.04561, as bitsandbytes' signed
-// create_dynamic_map() has it): 0, 1, and per decade 10^(i-6), i = 0..6, ± the 2^i middles of equal parts of [0.1, 1].
-const std::array<float, 256>& nf4_dynamic_code();
-
 // Rows of a weight, quantised. A view: owns nothing.
 struct Nf4Matrix {
   int64_t rows = 0, cols = 0;
@@ -57,7 +53,7 @@ struct Nf4Matrix {
 
   // For views of host memory.
   float scale(int64_t block) const {
-    return doubled() ? nf4_dynamic_code()[scale_codes[block]] * absmax[block / kNf4Group] + *offset : absmax[block];
+    return doubled() ? signed_dynamic_code()[scale_codes[block]] * absmax[block / kNf4Group] + *offset : absmax[block];
   }
   uint8_t code(int64_t index) const { return index % 2 ? codes[index / 2] & 15 : codes[index / 2] >> 4; }
   float value(int64_t index) const { return kNf4Values[code(index)] * scale(index / kNf4Block); }

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "cpu/cpu.h"
+#include "cpu/nf4.h"
 #include "cpu/parallel.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -16,13 +17,12 @@
 HWY_BEFORE_NAMESPACE();
 namespace tunesmith::cpu::HWY_NAMESPACE {
 
-// to[k] = gain · (w[n, k] + scale · Σ_r b[n, r] · a[r, k]); to may be the row of w. factors: room for as many floats as
-// there are ranks.
-void updated_row(float* to, const Tensor& w, const Tensor& a, const Tensor& b, float scale, float gain, float* factors,
-                 int64_t n) {
+// to[k] = gain · (from[k] + scale · Σ_r b[n, r] · a[r, k]); to may be from. factors: room for as many floats as there
+// are ranks.
+void updated_row(float* to, const float* from, const Tensor& a, const Tensor& b, float scale, float gain,
+                 float* factors, int64_t n) {
   for (int64_t r = 0; r < a.rows; ++r) factors[r] = scale * b.row<float>(n)[r];
-  const float* from = w.row<float>(n);
-  for_lanes(0, w.cols, [&](auto d, int64_t k) HWY_ATTR {
+  for_lanes(0, a.cols, [&](auto d, int64_t k) HWY_ATTR {
     auto sum = hn::Zero(d);
     for (int64_t r = 0; r < a.rows; ++r) sum = hn::MulAdd(hn::Set(d, factors[r]), load(d, a.row<float>(r) + k), sum);
     store(d, hn::Mul(hn::Add(load(d, from + k), sum), hn::Set(d, gain)), to + k);
@@ -53,13 +53,18 @@ namespace tunesmith::cpu {
 HWY_EXPORT(updated_row);
 HWY_EXPORT(squares);
 
-void CpuBackend::lora_norm(Tensor norm, Tensor gain, Tensor magnitude, Tensor weight, Tensor a, Tensor b,
-                           double scale) {
-  parallel_ranges(threads_, weight.rows, weight.cols, [&](int64_t first, int64_t last) {
-    std::vector<float> row(size_t(weight.cols)), factors(size_t(a.rows));
+void CpuBackend::lora_norm(Tensor norm, Tensor gain, Tensor magnitude, const LinearWeight& w, int64_t start, Tensor a,
+                           Tensor b, double scale) {
+  parallel_ranges(threads_, norm.size(), a.cols, [&](int64_t first, int64_t last) {
+    std::vector<float> row(size_t(a.cols)), factors(size_t(a.rows));
     for (int64_t n = first; n < last; ++n) {
-      HWY_DYNAMIC_DISPATCH(updated_row)(row.data(), weight, a, b, float(scale), 1.0f, factors.data(), n);
-      const double length = std::sqrt(HWY_DYNAMIC_DISPATCH(squares)(row.data(), weight.cols));
+      const float* from = row.data();
+      if (w.quantized.empty())
+        from = w.master.row<float>(start + n);
+      else
+        nf4_rectangle(row.data(), a.cols, w.quantized, start + n, 1, 0, a.cols);
+      HWY_DYNAMIC_DISPATCH(updated_row)(row.data(), from, a, b, float(scale), 1.0f, factors.data(), n);
+      const double length = std::sqrt(HWY_DYNAMIC_DISPATCH(squares)(row.data(), a.cols));
       norm.as<float>()[n] = float(length);
       if (gain) gain.as<float>()[n] = float(double(magnitude.as<float>()[n]) / length);
     }
@@ -72,7 +77,7 @@ void CpuBackend::lora_merge(Tensor weight, Tensor a, Tensor b, double scale, Ten
     for (int64_t n = first; n < last; ++n) {
       const float factor = gain ? gain.as<float>()[n] : 1.0f;
       HWY_DYNAMIC_DISPATCH(updated_row)
-      (weight.row<float>(n), weight, a, b, float(scale), factor, factors.data(), n);
+      (weight.row<float>(n), weight.row<float>(n), a, b, float(scale), factor, factors.data(), n);
     }
   });
 }

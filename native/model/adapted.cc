@@ -61,8 +61,7 @@ void Decoder::initialize_adapters(uint64_t seed) {
   for (const Linear* linear : parameters_->linears()) {
     if (!linear->adapter) continue;
     for (const AdapterSlice& slice : linear->adapter->slices)
-      backend_.lora_norm(slice.magnitude, {}, {}, linear->weight.master.slice_rows(slice.first, slice.count), slice.a,
-                         slice.b.master, slice.scale);
+      backend_.lora_norm(slice.magnitude, {}, {}, linear->weight, slice.first, slice.a, slice.b.master, slice.scale);
   }
 }
 
@@ -84,9 +83,8 @@ void Decoder::prepare_adapters() {
       backend_.linear_prepare(slice.b, parameters_->adapter_use());
       if (!options_.adapters.dora) continue;
       backend_.lora_norm(adapter.norm.slice_cols(slice.first, slice.count),
-                         adapter.gain.slice_cols(slice.first, slice.count), slice.magnitude,
-                         linear->weight.master.slice_rows(slice.first, slice.count), slice.a, slice.b.master,
-                         slice.scale);
+                         adapter.gain.slice_cols(slice.first, slice.count), slice.magnitude, linear->weight,
+                         slice.first, slice.a, slice.b.master, slice.scale);
     }
   }
 }
@@ -95,6 +93,9 @@ void Decoder::merge_adapters() {
   if (options_.training) throw CodedError("ERR_INVALID_ARGUMENT", "adapters that train cannot be merged");
   if (merged_ || parameters_->adapters().modules.empty())
     throw CodedError("ERR_INVALID_ARGUMENT", "there is no adapter to merge");
+  if (options_.quantization != Quantization::kNone)
+    throw CodedError("ERR_INVALID_ARGUMENT",
+                     "adapters cannot be merged into quantised weights: read those into others");
   for (const Linear* linear : parameters_->linears()) {
     if (!linear->adapter) continue;
     for (const AdapterSlice& slice : linear->adapter->slices)

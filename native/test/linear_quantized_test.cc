@@ -170,6 +170,25 @@ TEST_CASE("quantized linear: the reference's quantised form is its dequantised o
   check_same("dx", results[1], results[3]);
 }
 
+TEST_CASE("lora_norm: of quantised weights") {
+  for (const int64_t first : {0, 3, 11}) {
+    const std::string text = "lora_norm, quantised" + describe("first", first);
+    check_backends(text, [&](const Device& device) -> Outputs {
+      Random random(9);
+      const Matrix w = random.matrix(17, 75), a = random.matrix(2, 75), b = random.matrix(6, 2);
+      const Quantized quantized(device, w, {5, 12}, true);
+      const Buffer master = device.input(Kind::kWide, quantized.dequantized());
+      LinearWeight weight = quantized;
+      if (device.type() == DType::kFloat64) weight = {master, device.type(), nullptr};
+      const Buffer norm = device.output(Kind::kWide, 1, 6),
+                   a_in = device.input(Kind::kWide, a.rounded(DType::kFloat32));
+      const Buffer b_in = device.input(Kind::kWide, b.rounded(DType::kFloat32));
+      device->lora_norm(norm, {}, {}, weight, first, a_in, b_in, 0.5);
+      return {{"norm", norm.get(), device.tolerance(0, 16), device.tolerance(0, 16)}};
+    });
+  }
+}
+
 TEST_CASE("quantized linear: gradient of the input against finite differences") {
   const Device device = oracle();
   Random random(8);

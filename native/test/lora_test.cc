@@ -33,7 +33,7 @@ Outputs norm(const Device& device, const Case& c) {
   const Buffer out = device.output(Kind::kWide, 1, c.n), gain = device.output(Kind::kWide, 1, c.n);
   const Buffer magnitude = device.input(Kind::kWide, in.magnitude);
   device->lora_norm(out, c.gain ? gain.tensor() : Tensor{}, c.gain ? magnitude.tensor() : Tensor{},
-                    device.input(Kind::kWide, in.weight), device.input(Kind::kWide, in.a),
+                    {device.input(Kind::kWide, in.weight), device.type()}, 0, device.input(Kind::kWide, in.a),
                     device.input(Kind::kWide, in.b), kScale);
   const double tolerance = device.tolerance(0, 8 + 4 * double(c.rank));
   if (!c.gain) return {{"norm", out.get(), tolerance}};
@@ -59,7 +59,7 @@ TEST_CASE("lora: the merged weight multiplies as weight and update apart, and it
   const Buffer weight = device.inout(Kind::kWide, in.weight), norm = device.output(Kind::kWide, 1, c.n);
   const Buffer gain = device.output(Kind::kWide, 1, c.n), a = device.input(Kind::kWide, in.a);
   const Buffer b = device.input(Kind::kWide, in.b), magnitude = device.input(Kind::kWide, in.magnitude);
-  device->lora_norm(norm, gain, magnitude, weight, a, b, kScale);
+  device->lora_norm(norm, gain, magnitude, {weight, device.type()}, 0, a, b, kScale);
   device->lora_merge(weight, a, b, kScale, gain);
   const Matrix merged = weight.get(), norms = norm.get();
   for (int64_t n = 0; n < c.n; ++n) {

@@ -7,39 +7,35 @@
 
 namespace tunesmith::reference {
 
-namespace {
-
-// Calls use(n, row n of the weight) for every row.
-template <class T, class Use>
-void for_rows(const LinearWeight& weight, const Use& use) {
-  if (weight.quantized.empty()) {
-    for (int64_t n = 0; n < weight.master.rows; ++n) use(n, static_cast<const T*>(weight.master.row<T>(n)));
-    return;
-  }
-  std::vector<T> row(size_t(weight.master.cols));
-  int64_t n = 0;
-  for (const Nf4Matrix& part : weight.quantized)
-    for (int64_t r = 0; r < part.rows; ++r, ++n) {
-      for (int64_t k = 0; k < part.cols; ++k) row[size_t(k)] = T(part.value(r * part.cols + k));
-      use(n, static_cast<const T*>(row.data()));
+template <class T>
+const T* weight_row(const LinearWeight& weight, int64_t n, std::vector<T>& room) {
+  if (weight.quantized.empty()) return weight.master.row<T>(n);
+  const int64_t cols = weight.master.cols;
+  room.resize(size_t(cols));
+  for (const Nf4Matrix& part : weight.quantized) {
+    if (n < part.rows) {
+      for (int64_t k = 0; k < cols; ++k) room[size_t(k)] = T(part.value(n * cols + k));
+      break;
     }
-  assert(n == weight.master.rows);
+    n -= part.rows;
+  }
+  return room.data();
 }
-
-}  // namespace
 
 template <class T>
 void linear_forward(Tensor y, Tensor x, const LinearWeight& weight, Tensor bias) {
   assert(y.rows == x.rows && y.cols == weight.master.rows && x.cols == weight.master.cols);
   assert(!bias || bias.size() == y.cols);
-  for_rows<T>(weight, [&](int64_t n, const T* w_row) {
+  std::vector<T> room;
+  for (int64_t n = 0; n < y.cols; ++n) {
+    const T* w_row = weight_row(weight, n, room);
     for (int64_t m = 0; m < y.rows; ++m) {
       const T* x_row = x.row<T>(m);
       double sum = bias ? double(bias.as<T>()[n]) : 0.0;
       for (int64_t k = 0; k < x.cols; ++k) sum += double(x_row[k]) * w_row[k];
       y.row<T>(m)[n] = T(sum);
     }
-  });
+  }
 }
 
 template <class T>
@@ -48,13 +44,15 @@ void linear_backward_input(Tensor dx, Tensor dy, const LinearWeight& weight, boo
   std::vector<double> sums(size_t(dx.size()));
   if (accumulate)
     for (int64_t m = 0; m < dx.rows; ++m) std::copy_n(dx.row<T>(m), dx.cols, sums.data() + m * dx.cols);
-  for_rows<T>(weight, [&](int64_t n, const T* w_row) {
+  std::vector<T> room;
+  for (int64_t n = 0; n < dy.cols; ++n) {
+    const T* w_row = weight_row(weight, n, room);
     for (int64_t m = 0; m < dx.rows; ++m) {
       const double gradient = dy.row<T>(m)[n];
       double* sum = sums.data() + m * dx.cols;
       for (int64_t k = 0; k < dx.cols; ++k) sum[k] += gradient * w_row[k];
     }
-  });
+  }
   for (int64_t m = 0; m < dx.rows; ++m)
     for (int64_t k = 0; k < dx.cols; ++k) dx.row<T>(m)[k] = T(sums[size_t(m * dx.cols + k)]);
 }
@@ -87,6 +85,7 @@ void bias_backward(Tensor dbias, Tensor dy) {
 }
 
 #define INSTANTIATE(T)                                                               \
+  template const T* weight_row<T>(const LinearWeight&, int64_t, std::vector<T>&);    \
   template void linear_forward<T>(Tensor, Tensor, const LinearWeight&, Tensor);      \
   template void linear_backward_input<T>(Tensor, Tensor, const LinearWeight&, bool); \
   template void linear_backward_weight<T>(Tensor, Tensor, Tensor, bool);             \

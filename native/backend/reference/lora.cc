@@ -10,31 +10,29 @@ namespace tunesmith::reference {
 
 namespace {
 
-// Row n of weight + scale · b · a.
+// weight_row += scale · (row n of b) · a, in double.
 template <class T>
-void updated_row(std::vector<double>& row, const Tensor& weight, const Tensor& a, const Tensor& b, double scale,
+void updated_row(std::vector<double>& row, const T* weight_row, const Tensor& a, const Tensor& b, double scale,
                  int64_t n) {
-  row.assign(weight.row<T>(n), weight.row<T>(n) + weight.cols);
+  row.assign(weight_row, weight_row + a.cols);
   for (int64_t r = 0; r < a.rows; ++r) {
     const double factor = scale * b.row<T>(n)[r];
-    for (int64_t k = 0; k < weight.cols; ++k) row[size_t(k)] += factor * a.row<T>(r)[k];
+    for (int64_t k = 0; k < a.cols; ++k) row[size_t(k)] += factor * a.row<T>(r)[k];
   }
-}
-
-void check_shapes([[maybe_unused]] const Tensor& weight, [[maybe_unused]] const Tensor& a,
-                  [[maybe_unused]] const Tensor& b) {
-  assert(a.cols == weight.cols && b.rows == weight.rows && a.rows == b.cols);
 }
 
 }  // namespace
 
 template <class T>
-void lora_norm(Tensor norm, Tensor gain, Tensor magnitude, Tensor weight, Tensor a, Tensor b, double scale) {
-  check_shapes(weight, a, b);
-  assert(norm.size() == weight.rows && (!gain || (gain.size() == norm.size() && magnitude.size() == norm.size())));
+void lora_norm(Tensor norm, Tensor gain, Tensor magnitude, const LinearWeight& w, int64_t first, Tensor a, Tensor b,
+               double scale) {
+  assert(a.cols == w.master.cols && b.rows == norm.size() && a.rows == b.cols);
+  assert(first + norm.size() <= w.master.rows);
+  assert(!gain || (gain.size() == norm.size() && magnitude.size() == norm.size()));
   std::vector<double> row;
-  for (int64_t n = 0; n < weight.rows; ++n) {
-    updated_row<T>(row, weight, a, b, scale, n);
+  std::vector<T> room;
+  for (int64_t n = 0; n < norm.size(); ++n) {
+    updated_row<T>(row, weight_row<T>(w, first + n, room), a, b, scale, n);
     double squares = 0;
     for (const double value : row) squares += value * value;
     norm.as<T>()[n] = T(std::sqrt(squares));
@@ -44,18 +42,18 @@ void lora_norm(Tensor norm, Tensor gain, Tensor magnitude, Tensor weight, Tensor
 
 template <class T>
 void lora_merge(Tensor weight, Tensor a, Tensor b, double scale, Tensor gain) {
-  check_shapes(weight, a, b);
+  assert(a.cols == weight.cols && b.rows == weight.rows && a.rows == b.cols);
   assert(!gain || gain.size() == weight.rows);
   std::vector<double> row;
   for (int64_t n = 0; n < weight.rows; ++n) {
-    updated_row<T>(row, weight, a, b, scale, n);
+    updated_row<T>(row, weight.row<T>(n), a, b, scale, n);
     const double factor = gain ? double(gain.as<T>()[n]) : 1.0;
     for (int64_t k = 0; k < weight.cols; ++k) weight.row<T>(n)[k] = T(factor * row[size_t(k)]);
   }
 }
 
-#define INSTANTIATE(T)                                                                \
-  template void lora_norm<T>(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, double); \
+#define INSTANTIATE(T)                                                                                      \
+  template void lora_norm<T>(Tensor, Tensor, Tensor, const LinearWeight&, int64_t, Tensor, Tensor, double); \
   template void lora_merge<T>(Tensor, Tensor, Tensor, double, Tensor);
 INSTANTIATE(float)
 INSTANTIATE(double)

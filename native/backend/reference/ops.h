@@ -7,6 +7,10 @@
 
 namespace tunesmith::reference {
 
+// Row n of a weight: where it lies, or dequantised into `room`.
+template <class T>
+const T* weight_row(const LinearWeight& weight, int64_t n, std::vector<T>& room);
+
 template <class T>
 void linear_forward(Tensor y, Tensor x, const LinearWeight& weight, Tensor bias);
 template <class T>
@@ -77,7 +81,8 @@ void scale_columns(Tensor y, Tensor x, Tensor gain, double scale, double shift, 
 template <class T>
 void column_dots(Tensor out, Tensor a, Tensor b, Tensor divisor);
 template <class T>
-void lora_norm(Tensor norm, Tensor gain, Tensor magnitude, Tensor weight, Tensor a, Tensor b, double scale);
+void lora_norm(Tensor norm, Tensor gain, Tensor magnitude, const LinearWeight& w, int64_t first, Tensor a, Tensor b,
+               double scale);
 template <class T>
 void lora_merge(Tensor weight, Tensor a, Tensor b, double scale, Tensor gain);
 template <class T>

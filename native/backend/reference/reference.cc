@@ -180,9 +180,10 @@ class ReferenceBackend final : public Backend {
   void column_dots(Tensor out, Tensor a, Tensor b, Tensor divisor) override {
     with_compute("adapter", a.dtype, [&](auto t) { reference::column_dots<decltype(t)>(out, a, b, divisor); });
   }
-  void lora_norm(Tensor norm, Tensor gain, Tensor magnitude, Tensor weight, Tensor a, Tensor b, double scale) override {
-    with_compute("adapter", weight.dtype,
-                 [&](auto t) { reference::lora_norm<decltype(t)>(norm, gain, magnitude, weight, a, b, scale); });
+  void lora_norm(Tensor norm, Tensor gain, Tensor magnitude, const LinearWeight& w, int64_t first, Tensor a, Tensor b,
+                 double scale) override {
+    with_compute("adapter", w.master.dtype,
+                 [&](auto t) { reference::lora_norm<decltype(t)>(norm, gain, magnitude, w, first, a, b, scale); });
   }
   void lora_merge(Tensor weight, Tensor a, Tensor b, double scale, Tensor gain) override {
     with_compute("adapter", weight.dtype,

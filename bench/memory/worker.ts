@@ -1,0 +1,49 @@
+/**
+ * One run of bench/memory in a process of its own: prints a JSON line with the planned and the measured bytes.
+ *
+ *     node --import tsx worker.ts '{"shape":"135M","method":"lora",...}'
+ */
+import { readFileSync, writeFileSync } from 'node:fs'
+import { collate } from '../../lib/batch/collate.ts'
+import { addon } from '../../lib/native/load.ts'
+import { makeBatch, optimizerStep, weightSum } from '../train-step/step.ts'
+import { engineOptions, type Run } from './shapes.ts'
+
+const run = JSON.parse(process.argv[2]!) as Run
+const steps = 2
+
+function status(field: 'VmRSS' | 'VmHWM'): number {
+  const text = readFileSync('/proc/self/status', 'utf8')
+  return 1024 * Number(new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(text)![1]!)
+}
+
+const options = engineOptions(run)
+const { tokens, weights } = makeBatch('all', run.sequences, run.length, options.spec.vocabSize)
+const batch = collate(
+  tokens.map((ids, index) => ({
+    ids: Int32Array.from(ids),
+    weights: Float32Array.from(weights[index]!),
+    source: { file: 'bench', line: 1 },
+  })),
+)
+// The library is loaded and its code compiled; only what the engine takes is to come. 5 sets the peak to what is there.
+addon().backends()
+writeFileSync('/proc/self/clear_refs', '5')
+const baseline = status('VmRSS')
+
+const engine = new (addon().Engine)(options)
+await engine.initialize(1, 0.02)
+if (options.adapters) await engine.initializeAdapters(2)
+await engine.commit()
+const loaded = status('VmHWM') - baseline
+let loss = Number.NaN
+for (let step = 1; step <= steps; step++) {
+  const sum = weightSum(batch)
+  loss = (await engine.accumulate(batch, sum, true)).loss / sum
+  await engine.optimizerStep({ ...optimizerStep, step })
+}
+const measured = status('VmHWM') - baseline
+process.stdout.write(
+  `${JSON.stringify({ plan: engine.plan, unplanned: engine.unplanned, baseline, loaded, measured, loss })}\n`,
+)
+engine.close()
