@@ -40,7 +40,7 @@
  * - `ERR_TENSOR_MISSING`, `ERR_TENSOR_SHAPE`, `ERR_TENSOR_DTYPE`: tensors that do not fit the config
  * - `ERR_VOCAB_TOO_SMALL`: a tokenizer larger than the embedding
  * - `ERR_OUTPUT_NOT_WRITABLE`, `ERR_OUTPUT_FULL`, `ERR_OUTPUT_IS_SOURCE`, `ERR_OUTPUT_FOREIGN`, `ERR_OUTPUT_BUSY`: the output
- *   folder
+ *   folder; `ERR_OUTPUT_EXISTS`: an output file that would be replaced
  *
  * What trains
  * - `ERR_NO_SUCH_TENSOR`: a pattern that matches no tensor of the model

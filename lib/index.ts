@@ -12,6 +12,8 @@ export {
   type SamplingOptions,
 } from './generate/index.ts'
 export type { BackendStatus, MemoryPlan } from './native/addon.ts'
+export { type LogProbOptions, type LogProbResult, logProbabilities } from './preference/logprobs.ts'
+export type { PairLogProbs } from './preference/score.ts'
 export type { Preview, PreviewExample, PreviewToken, RoleTotal } from './preview/preview.ts'
 export type {
   CheckpointEvent,

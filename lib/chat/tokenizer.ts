@@ -141,6 +141,13 @@ export class Tokenizer {
     return new Encoding(await this.#native.encode(text, null, { addSpecialTokens: false }), text)
   }
 
+  /** Ids of texts with what the tokenizer's post-processor puts around them (bos, eos), as Transformers encodes a text. */
+  async encodeWithSpecial(texts: readonly string[]): Promise<Int32Array[]> {
+    if (texts.length === 0) return []
+    const encodings = await this.#native.encodeBatch([...texts], { addSpecialTokens: true })
+    return encodings.map((encoding, index) => new Encoding(encoding, texts[index]!).ids)
+  }
+
   /** The text of `ids`; `skipSpecial` [true] leaves control tokens out. */
   async decode(ids: ArrayLike<number>, { skipSpecial = true } = {}): Promise<string> {
     return this.#native.decode(Array.from(ids), skipSpecial)

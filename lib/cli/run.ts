@@ -4,12 +4,13 @@ import { chat } from './chat.ts'
 import { type Command, exitCode, type Streams, usage } from './command.ts'
 import { doctor } from './doctor.ts'
 import { generate } from './generate.ts'
+import { logprobs } from './logprobs.ts'
 import { plan } from './plan.ts'
 import { preview } from './preview.ts'
 import { train } from './train.ts'
 import { version } from './version.ts'
 
-const commands: Record<string, Command> = { train, plan, preview, generate, chat, doctor }
+const commands: Record<string, Command> = { train, plan, preview, generate, chat, logprobs, doctor }
 
 const help = `tunesmith: supervised fine-tuning of causal language models
 

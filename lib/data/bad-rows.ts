@@ -43,6 +43,6 @@ export class BadRows {
   }
 }
 
-function describeProblem(source: Source, { field, message }: RowProblem): string {
+export function describeProblem(source: Source, { field, message }: RowProblem): string {
   return field === '' ? `${place(source)}: ${message}` : `${place(source)}: ${field}: ${message}`
 }

@@ -29,7 +29,8 @@ function parseCell(text: string, key: string): unknown {
   }
 }
 
-function messagesOrText(cell: unknown): unknown {
+/** A cell that spells a list of messages as that list; another as it is. */
+export function messagesOrText(cell: unknown): unknown {
   if (typeof cell !== 'string' || !/^\s*\[\s*\{/.test(cell)) return cell
   try {
     const value: unknown = JSON.parse(cell)

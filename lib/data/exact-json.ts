@@ -30,6 +30,18 @@ export function parseExactJson(text: string): unknown {
   return value
 }
 
+/** JSON.stringify, with what the notes say: numbers as they were spelt, keys in their order. 64-bit integers are numbers. */
+export function exactJson(value: unknown): string {
+  if (typeof value === 'bigint') return String(value)
+  if (typeof value !== 'object' || value === null || 'toJSON' in value) return JSON.stringify(value) ?? 'null'
+  const spelt = (value as Notes)[NUMBERS]
+  const entry = (key: string | number) => spelt?.[key] ?? exactJson((value as Container)[key])
+  if (ArrayBuffer.isView(value)) return `[${Array.from(value as unknown as ArrayLike<number>, exactJson).join(',')}]`
+  if (Array.isArray(value)) return `[${value.map((_, index) => entry(index)).join(',')}]`
+  const keys = orderedKeys(value).filter((key) => (value as Container)[key] !== undefined)
+  return `{${keys.map((key) => `${JSON.stringify(key)}:${entry(key)}`).join(',')}}`
+}
+
 /** The keys of an object in the order of its file. */
 export function orderedKeys(object: object): string[] {
   return (object as { [KEY_ORDER]?: string[] })[KEY_ORDER] ?? Object.keys(object)

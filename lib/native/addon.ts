@@ -202,6 +202,8 @@ export interface LossSums {
   correct: number
   /** [B] the same per conversation, in their order. */
   perSequence: Float64Array
+  /** [supervised] nll of each row with weight > 0, in their order; from evaluate() only, and where there is one. */
+  nll?: Float64Array
 }
 
 export interface OptimizerStep {

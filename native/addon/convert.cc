@@ -234,9 +234,13 @@ Napi::Object loss_sums(Napi::Env env, const LossSums& sums) {
   result.Set("weight", sums.weight);
   result.Set("supervised", double(sums.supervised));
   result.Set("correct", double(sums.correct));
-  Napi::Float64Array per_sequence = Napi::Float64Array::New(env, sums.per_sequence.size());
-  std::copy(sums.per_sequence.begin(), sums.per_sequence.end(), per_sequence.Data());
-  result.Set("perSequence", per_sequence);
+  const auto numbers = [env](const std::vector<double>& values) {
+    Napi::Float64Array array = Napi::Float64Array::New(env, values.size());
+    std::copy(values.begin(), values.end(), array.Data());
+    return array;
+  };
+  result.Set("perSequence", numbers(sums.per_sequence));
+  if (!sums.nll.empty()) result.Set("nll", numbers(sums.nll));
   return result;
 }
 

@@ -45,6 +45,7 @@ struct LossSums {
   int64_t supervised = 0;            // rows with weight > 0
   int64_t correct = 0;               // of those, target is the most likely token
   std::vector<double> per_sequence;  // [B] Σ weight · nll
+  std::vector<double> nll = {};      // [supervised] of each such row, in their order; of evaluate() only
 };
 
 // What forward keeps of one layer for its backward. Rows are T, in the last layer R except for x and kv. Statistics are

@@ -1,6 +1,8 @@
 // The loss: output projection and cross-entropy over the rows that carry it, a chunk of rows at a time.
 #include "model/decoder.h"
 
+#include <utility>
+
 namespace tunesmith {
 
 Tensor Decoder::logits_of(int64_t first, int64_t count) {
@@ -53,6 +55,7 @@ LossSums Decoder::head(bool training, double scale, bool first) {
     sums.correct += correct[i];
   }
   sums.supervised = batch_->rows;
+  if (!training) sums.nll = std::move(nll);
   return sums;
 }
 

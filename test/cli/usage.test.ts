@@ -26,10 +26,10 @@ describe('the command line', () => {
   it('helps, and tells its version', async () => {
     const help = await tunesmithHere(['--help'])
     assert.equal(help.code, 0)
-    for (const command of ['train', 'plan', 'preview', 'generate', 'chat', 'doctor'])
+    for (const command of ['train', 'plan', 'preview', 'generate', 'chat', 'logprobs', 'doctor'])
       assert.match(help.stdout, new RegExp(`^  ${command} `, 'm'))
     assert.deepEqual(await tunesmithHere(['--version']), { code: 0, stdout: `${version}\n`, stderr: '' })
-    for (const command of ['train', 'plan', 'preview', 'generate', 'chat', 'doctor']) {
+    for (const command of ['train', 'plan', 'preview', 'generate', 'chat', 'logprobs', 'doctor']) {
       const { code, stdout } = await tunesmithHere([command, '--help'])
       assert.equal(code, 0)
       assert.match(stdout, new RegExp(`^usage: tunesmith ${command} `))

@@ -37,6 +37,24 @@ describe('engine', () => {
     engine.close()
   })
 
+  it('tells the loss of every row that carries it, where it evaluates', async () => {
+    for (const backend of ['reference', 'cpu'] as const) {
+      const engine = await randomEngine(engineOptions(backend, 'float32'))
+      const batch = randomBatch([12, 1, 8])
+      const { nll, loss, supervised, perSequence } = await engine.evaluate(batch)
+      const weights = [...batch.weights].filter((weight) => weight > 0)
+      assert.equal(nll!.length, supervised)
+      assert.equal(weights.length, supervised)
+      const weighted = weights.map((weight, row) => weight * nll![row]!)
+      const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0)
+      assert.ok(Math.abs(sum(weighted) - loss) < 1e-9 * loss)
+      const first = [...batch.weights.subarray(0, 12)].filter((weight) => weight > 0).length
+      assert.ok(Math.abs(sum(weighted.slice(0, first)) - perSequence[0]!) < 1e-9 * loss)
+      assert.equal((await engine.accumulate(batch, weightSum(batch), true)).nll, undefined)
+      engine.close()
+    }
+  })
+
   it('stores and returns parameters in every storage type', async () => {
     const engine = await randomEngine(engineOptions('cpu', 'float32'))
     const values = [1, -2.5, 0.15625, 1e-3]
