@@ -158,8 +158,8 @@ class Parameters {
   std::vector<Parameter> parameters_;
   std::vector<void*> prepared_;                    // per linear, in the order of linears()
   std::map<std::string, LinearAdapter> adapters_;  // by the first projection of their matmul
-  std::vector<Nf4Matrix> nf4_;                 // in the order of parameters_
-  std::map<std::string, Nf4Filling> filling_;  // quantised parameters that are being written
+  std::vector<Nf4Matrix> nf4_;                     // in the order of parameters_
+  std::map<std::string, Nf4Filling> filling_;      // quantised parameters that are being written
 };
 
 }  // namespace tunesmith
