@@ -323,7 +323,7 @@ Workload cross_entropy(Pool& pool, int64_t tokens) {
   for (size_t t = 0; t < ids.size(); ++t) ids[t] = int32_t(mix(t) % kVocabulary);
   const int32_t* targets = pool.integers(ids);
   auto* correct = static_cast<int32_t*>(pool.bytes(ids.size() * sizeof(int32_t)));
-  return {[=, &pool] { pool.backend.cross_entropy(logits, dlogits, nll, correct, targets, weights, 0.1); },
+  return {[=, &pool] { pool.backend.cross_entropy(logits, dlogits, nll, correct, targets, weights, 0.1, {}); },
           {dlogits, nll},
           0,
           size_in_bytes({logits, dlogits})};

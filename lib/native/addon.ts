@@ -125,6 +125,8 @@ export interface EngineOptions {
   /** Gradients and optimizer state are allocated only for training. */
   training: boolean
   optimizer: OptimizerRule
+  /** What is minimised. Default: cross-entropy. evaluate() always gives that. */
+  objective?: Objective
   /** What trains, and how; each parameter at most once. Everything else is frozen: no gradient, no optimizer state. Default: all. */
   trainable?: ParameterGroup[]
   /** Absent: no adapters. They train unless `trainable` says otherwise, and then nothing else does. */
@@ -146,6 +148,16 @@ export interface EngineOptions {
 
 /** 'momentum' is SGD with it. 'muon' holds for the matrices of the layers, 'adamw-8bit' not for embeddings and small tensors: AdamW for the rest. */
 export type OptimizerRule = 'adamw' | 'adamw-8bit' | 'lion' | 'adafactor' | 'muon' | 'sgd' | 'momentum'
+
+/** The loss of a token whose target has the probability p: nll = -log p, lse = log Σ exp(logits). */
+export interface Objective {
+  /** ε of (1 - ε) · nll + ε · (lse - mean(logits)), as in PyTorch. */
+  labelSmoothing: number
+  /** Adds zLoss · lse² (arXiv 2204.02311). */
+  zLoss: number
+  /** p · nll instead, with p a constant to the gradient (arXiv 2508.05629); without the other two. */
+  dft: boolean
+}
 
 /** Parameters that train alike. */
 export interface ParameterGroup {
@@ -192,7 +204,7 @@ export interface ParameterInfo {
 }
 
 export interface LossSums {
-  /** Σ weight · nll. */
+  /** Σ weight · loss: of accumulate() the objective, of evaluate() nll. */
   loss: number
   /** Σ weight. */
   weight: number

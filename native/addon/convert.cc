@@ -134,6 +134,10 @@ AdapterOptions adapter_options(Napi::Object in) {
   return options;
 }
 
+Objective training_objective(Napi::Object in) {
+  return {number(in, "labelSmoothing"), number(in, "zLoss"), boolean(in, "dft")};
+}
+
 OptimizerRule optimizer_rule(const std::string& name) {
   constexpr std::pair<const char*, OptimizerRule> kRules[] = {
       {"adamw", OptimizerRule::kAdamW},       {"adamw-8bit", OptimizerRule::kAdamW8bit},
@@ -182,6 +186,7 @@ EngineOptions engine_options(Napi::Object in) {
   options.decoder.compute = storage_type(text(in, "compute"));
   options.decoder.training = boolean(in, "training");
   options.optimizer = optimizer_rule(text(in, "optimizer"));
+  if (!in.Get("objective").IsUndefined()) options.decoder.objective = training_objective(object(in, "objective"));
   if (const Napi::Value trainable = in.Get("trainable"); !trainable.IsUndefined())
     options.decoder.trainable = parameter_groups(trainable);
   if (!in.Get("adapters").IsUndefined()) options.decoder.adapters = adapter_options(object(in, "adapters"));

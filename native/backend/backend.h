@@ -22,7 +22,7 @@
 namespace tunesmith {
 
 // Raised whenever the meaning or order of anything in this file changes.
-constexpr int kBackendInterfaceVersion = 5;
+constexpr int kBackendInterfaceVersion = 6;
 
 // silu = x · sigmoid(x); gelu = x · Φ(x), Φ the normal distribution; gelu_tanh = x/2 · (1 + tanh(√(2/π) (x + 0.044715
 // x³))) (arXiv 1606.08415); relu = max(x, 0), with the gradient 0 at 0.
@@ -80,6 +80,15 @@ struct DropoutMask {
   uint64_t key;                  // seed, step and which activation, as one number
   const int32_t* positions;      // [T] index within the conversation
   const int32_t* conversations;  // [T] number of the conversation in its step
+};
+
+// The loss of one row; by default its cross-entropy.
+//   (1 - label_smoothing) · nll + label_smoothing · (lse - mean(logits)) + z_loss · lse²
+// With dft (arXiv 2508.05629) p[target] · nll instead, its p[target] a constant to the gradient.
+struct Objective {
+  double label_smoothing = 0;  // as in torch.nn.functional.cross_entropy
+  double z_loss = 0;           // arXiv 2204.02311, section 5
+  bool dft = false;
 };
 
 struct AdamWStep {
@@ -287,12 +296,12 @@ class Backend {
   virtual void softcap_backward(Tensor dx, Tensor y, double cap) = 0;
 
   // ---- loss ---------------------------------------------------------------------------------------------------------
-  // Per row r of logits[R,V] (wide): nll[r] (wide) = log Σ exp(logits) - logits[target]; correct[r] = 1 where the
-  // target is the (first) largest logit, else 0; dlogits[r] (compute) = weights[r] · scale · (softmax - onehot), unless
-  // empty. weights [R] wide. dlogits may share the storage of logits (same data pointer; its row stride in bytes not
-  // larger).
-  virtual void cross_entropy(Tensor logits, Tensor dlogits, Tensor nll, int32_t* correct, const int32_t* targets,
-                             Tensor weights, double scale) = 0;
+  // Per row r of logits[R,V] (wide): loss[r] (wide) as the objective says, of p = softmax(logits), nll = -log p[target]
+  // and lse = log Σ exp(logits); correct[r] = 1 where the target is the (first) largest logit, else 0; dlogits[r]
+  // (compute) = weights[r] · scale · d loss / d logits, unless empty. weights [R] wide. dlogits may share the storage
+  // of logits (same data pointer; its row stride in bytes not larger).
+  virtual void cross_entropy(Tensor logits, Tensor dlogits, Tensor loss, int32_t* correct, const int32_t* targets,
+                             Tensor weights, double scale, const Objective& objective) = 0;
 
   // ---- optimizer ----------------------------------------------------------------------------------------------------
   // Σ x² in double, over a contiguous wide tensor; waits for the stream.

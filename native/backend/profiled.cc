@@ -186,9 +186,10 @@ void ProfiledBackend::softcap_backward(Tensor dx, Tensor y, double cap) {
   timed("softcap_backward", [&] { inner_->softcap_backward(dx, y, cap); });
 }
 
-void ProfiledBackend::cross_entropy(Tensor logits, Tensor dlogits, Tensor nll, int32_t* correct, const int32_t* targets,
-                                    Tensor weights, double scale) {
-  timed("cross_entropy", [&] { inner_->cross_entropy(logits, dlogits, nll, correct, targets, weights, scale); });
+void ProfiledBackend::cross_entropy(Tensor logits, Tensor dlogits, Tensor loss, int32_t* correct,
+                                    const int32_t* targets, Tensor weights, double scale, const Objective& objective) {
+  timed("cross_entropy",
+        [&] { inner_->cross_entropy(logits, dlogits, loss, correct, targets, weights, scale, objective); });
 }
 
 double ProfiledBackend::sum_squares(Tensor x) {

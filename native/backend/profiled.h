@@ -84,8 +84,8 @@ class ProfiledBackend final : public Backend {
   void dropout(Tensor y, Tensor x, const DropoutMask& mask, bool accumulate) override;
   void softcap_forward(Tensor x, double cap) override;
   void softcap_backward(Tensor dx, Tensor y, double cap) override;
-  void cross_entropy(Tensor logits, Tensor dlogits, Tensor nll, int32_t* correct, const int32_t* targets,
-                     Tensor weights, double scale) override;
+  void cross_entropy(Tensor logits, Tensor dlogits, Tensor loss, int32_t* correct, const int32_t* targets,
+                     Tensor weights, double scale, const Objective& objective) override;
   double sum_squares(Tensor x) override;
   void adamw(Tensor weight, Tensor m, Tensor v, Tensor grad, const AdamWStep& step) override;
   void adamw_8bit(Tensor weight, const Moments8& moments, Tensor grad, const AdamWStep& step) override;

@@ -88,8 +88,8 @@ class CpuBackend final : public Backend {
   void softcap_forward(Tensor x, double cap) override;
   void softcap_backward(Tensor dx, Tensor y, double cap) override;
 
-  void cross_entropy(Tensor logits, Tensor dlogits, Tensor nll, int32_t* correct, const int32_t* targets,
-                     Tensor weights, double scale) override;
+  void cross_entropy(Tensor logits, Tensor dlogits, Tensor loss, int32_t* correct, const int32_t* targets,
+                     Tensor weights, double scale, const Objective& objective) override;
 
   double sum_squares(Tensor x) override;
   void adamw(Tensor weight, Tensor m, Tensor v, Tensor grad, const AdamWStep& step) override;

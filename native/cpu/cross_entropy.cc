@@ -72,9 +72,26 @@ struct RunningSum {
   }
 };
 
+HWY_INLINE double sum_of(const float* x, int64_t n) {
+  constexpr int64_t kChunk = 1024;  // float32 sums of a chunk, float64 sums of chunks
+  double total = 0;
+  for (int64_t first = 0; first < n; first += kChunk) {
+    const FloatTag d;
+    const int64_t lanes = int64_t(hn::Lanes(d)), last = std::min(n, first + kChunk);
+    auto sum = hn::Zero(d);
+    int64_t i = first;
+    for (; i + lanes <= last; i += lanes) sum = hn::Add(sum, load(d, x + i));
+    total += double(hn::GetLane(hn::SumOfLanes(d, sum)));
+    for (; i < last; ++i) total += double(x[i]);
+  }
+  return total;
+}
+
 template <class C>
-void loss_rows(const Tensor& logits, const Tensor& dlogits, const Tensor& nll, int32_t* correct, const int32_t* targets,
-               const Tensor& weights, double scale, int64_t first, int64_t last) {
+void loss_rows(const Tensor& logits, const Tensor& dlogits, const Tensor& loss, int32_t* correct,
+               const int32_t* targets, const Tensor& weights, double scale, const Objective& objective, int64_t first,
+               int64_t last) {
+  const double smoothing = objective.label_smoothing, z_loss = objective.z_loss;
   const int64_t width = logits.cols;
   for (int64_t r = first; r < last; ++r) {
     const float* x = logits.row<float>(r);
@@ -87,24 +104,31 @@ void loss_rows(const Tensor& logits, const Tensor& dlogits, const Tensor& nll, i
     const float maximum = others.maximum;
     const double below = double(target_logit) - double(maximum), target_share = std::exp(below);
     const double sum = others.sum + target_share;
-    nll.as<float>()[r] = float(below == 0 ? std::log1p(others.sum) : std::log(sum) - below);
+    const double nll = below == 0 ? std::log1p(others.sum) : std::log(sum) - below;
+    const double lse = std::log(sum) + double(maximum), p = target_share / sum;
+    double value = objective.dft ? p * nll : (1 - smoothing) * nll + z_loss * lse * lse;
+    if (smoothing > 0) value += smoothing * (lse - sum_of(x, width) / double(width));
+    loss.as<float>()[r] = float(value);
     correct[r] = target_logit == maximum && std::none_of(x, x + target, [&](float v) { return v == maximum; });
     if (!dlogits) continue;
-    const double weight = double(weights.as<float>()[r]) * scale;
-    const float factor = float(weight / sum);
+    const double weight = double(weights.as<float>()[r]) * scale * (objective.dft ? p : 1);
+    const float factor = float(weight * (1 + 2 * z_loss * lse) / sum);
+    const float offset = float(weight * smoothing / double(width));
     C* grad = dlogits.row<C>(r);
     for_lanes(0, width, [&](auto d, int64_t i) HWY_ATTR {
       const auto p = exp(d, hn::Sub(load(d, x + i), hn::Set(d, maximum)));
-      store(d, hn::Mul(p, hn::Set(d, factor)), grad + i);
+      store(d, hn::MulSub(p, hn::Set(d, factor), hn::Set(d, offset)), grad + i);
     });
-    grad[target] = C(float(-weight * (others.sum / sum)));
+    const double missed = others.sum / sum - smoothing * (1 - 1 / double(width)) - 2 * z_loss * lse * p;
+    grad[target] = C(float(-weight * missed));
   }
 }
 
-void cross_entropy_rows(const Tensor& logits, const Tensor& dlogits, const Tensor& nll, int32_t* correct,
-                        const int32_t* targets, const Tensor& weights, double scale, int64_t first, int64_t last) {
+void cross_entropy_rows(const Tensor& logits, const Tensor& dlogits, const Tensor& loss, int32_t* correct,
+                        const int32_t* targets, const Tensor& weights, double scale, const Objective& objective,
+                        int64_t first, int64_t last) {
   const auto run = dlogits.dtype == DType::kBFloat16 ? loss_rows<BFloat16> : loss_rows<float>;
-  run(logits, dlogits, nll, correct, targets, weights, scale, first, last);
+  run(logits, dlogits, loss, correct, targets, weights, scale, objective, first, last);
 }
 
 }  // namespace tunesmith::cpu::HWY_NAMESPACE
@@ -115,8 +139,8 @@ namespace tunesmith::cpu {
 
 HWY_EXPORT(cross_entropy_rows);
 
-void CpuBackend::cross_entropy(Tensor logits, Tensor dlogits, Tensor nll, int32_t* correct, const int32_t* targets,
-                               Tensor weights, double scale) {
+void CpuBackend::cross_entropy(Tensor logits, Tensor dlogits, Tensor loss, int32_t* correct, const int32_t* targets,
+                               Tensor weights, double scale, const Objective& objective) {
   const int64_t in_stride = logits.stride * int64_t(size_of(logits.dtype));
   const int64_t out_stride = dlogits.stride * int64_t(size_of(dlogits.dtype));
   const int64_t out_bytes = dlogits.cols * int64_t(size_of(dlogits.dtype));
@@ -128,7 +152,7 @@ void CpuBackend::cross_entropy(Tensor logits, Tensor dlogits, Tensor nll, int32_
     if (overlapping) last = std::clamp((first * in_stride - out_bytes) / out_stride + 1, first + 1, logits.rows);
     parallel_ranges(threads_, last - first, logits.cols, [&](int64_t begin, int64_t end) {
       HWY_DYNAMIC_DISPATCH(cross_entropy_rows)
-      (logits, dlogits, nll, correct, targets, weights, scale, first + begin, first + end);
+      (logits, dlogits, loss, correct, targets, weights, scale, objective, first + begin, first + end);
     });
   }
 }

@@ -147,9 +147,9 @@ void Decoder::reserve_scratch(Arena& arena) {
   // One op at a time: they share it.
   const int64_t longest = std::min(std::max(options_.limits.tokens, options_.cache_tokens), spec_.max_positions);
   for (size_t layer = 0; layer < size_t(spec_.layers); layer++)
-    backend_scratch_bytes_ = std::max(
-        backend_scratch_bytes_,
-        backend_.attention_scratch_bytes(attention_shape(layer), compute_, longest, options_.training));
+    backend_scratch_bytes_ =
+        std::max(backend_scratch_bytes_,
+                 backend_.attention_scratch_bytes(attention_shape(layer), compute_, longest, options_.training));
   if (backend_scratch_bytes_) arena.reserve(kind, backend_scratch_, backend_scratch_bytes_);
 }
 

@@ -28,6 +28,7 @@ namespace tunesmith {
 
 struct DecoderOptions : TrainingOptions {
   DType compute = DType::kFloat32;
+  Objective objective;     // of training; evaluation is cross-entropy
   bool recompute = false;  // keep only each layer's input, run its forward again in backward
   BatchLimits limits;
   int64_t cache_tokens = 0;  // key/value cache positions; 0 = no decoding
@@ -40,11 +41,11 @@ struct StepRandom {
 };
 
 struct LossSums {
-  double loss = 0;                   // Σ weight · nll
+  double loss = 0;                   // Σ weight · loss: of a training step the objective, else nll
   double weight = 0;                 // Σ weight
   int64_t supervised = 0;            // rows with weight > 0
   int64_t correct = 0;               // of those, target is the most likely token
-  std::vector<double> per_sequence;  // [B] Σ weight · nll
+  std::vector<double> per_sequence;  // [B] the same of each conversation
   std::vector<double> nll = {};      // [supervised] of each such row, in their order; of evaluate() only
 };
 

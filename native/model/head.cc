@@ -25,7 +25,8 @@ LossSums Decoder::head(bool training, double scale, bool first) {
     Tensor dlogits;
     if (training) dlogits = dlogits_ ? dlogits_.slice_rows(0, size) : logits;
     backend_.cross_entropy(logits, dlogits, nll_.slice_cols(start, size), correct_ + start, batch_->targets + start,
-                           batch_->weights.slice_cols(start, size), scale * spec_.logit_scale);
+                           batch_->weights.slice_cols(start, size), scale * spec_.logit_scale,
+                           training ? options_.objective : Objective{});
     if (!training) continue;
     if (spec_.logit_softcap != 0) backend_.softcap_backward(dlogits, logits, spec_.logit_softcap);
     Linear& head = parameters_->head;

@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <fstream>
 
 #include "test/harness.h"
 
@@ -14,10 +16,12 @@ struct Case {
   int64_t rows, vocabulary;
   double logits;  // their scale
   Into into;
+  Objective objective = {};
 
   std::string text() const {
-    return "cross_entropy" +
-           describe("rows", rows, "vocabulary", vocabulary, "logits up to", logits, "dlogits into", int(into));
+    return "cross_entropy" + describe("rows", rows, "vocabulary", vocabulary, "logits up to", logits, "dlogits into",
+                                      int(into), "label smoothing", objective.label_smoothing, "z-loss",
+                                      objective.z_loss, "dft", objective.dft);
   }
 };
 
@@ -26,7 +30,7 @@ struct Result {
 };
 
 Result cross_entropy(const Device& device, const Matrix& logits, const std::vector<int32_t>& targets,
-                     const Matrix& weights, double scale, Into into) {
+                     const Matrix& weights, double scale, Into into, const Objective& objective = {}) {
   const int64_t rows = logits.rows, vocabulary = logits.cols;
   const Buffer logits_in = into == Into::kNothing || into == Into::kOwn ? device.input(Kind::kWide, logits, kSlice)
                                                                         : device.inout(Kind::kWide, logits);
@@ -41,7 +45,7 @@ Result cross_entropy(const Device& device, const Matrix& logits, const std::vect
   }
   const Buffer target_index = device.index(targets), weights_in = device.input(Kind::kWide, weights);
   device->cross_entropy(logits_in, dlogits, nll, static_cast<int32_t*>(correct.data()), target_index.ints(), weights_in,
-                        scale);
+                        scale, objective);
   return {nll.get(), correct.get(),
           into == Into::kNothing ? Matrix(0, 0) : (into == Into::kOwn ? own : logits_in).get(dlogits)};
 }
@@ -61,7 +65,7 @@ Outputs run(const Device& device, const Case& c) {
       if (round_to(DType::kFloat32, logits(r, v)) > round_to(DType::kFloat32, logits(r, best))) best = v;
     targets[size_t(r)] = int32_t(best);
   }
-  const Result result = cross_entropy(device, logits, targets, weights, kScale, c.into);
+  const Result result = cross_entropy(device, logits, targets, weights, kScale, c.into, c.objective);
   // exp of a difference of logits of size `logits` is off by as many roundoffs, and so is a sum of `vocabulary` of
   // them.
   const double wide = 8 + 2 * c.logits + std::sqrt(double(c.vocabulary));
@@ -84,6 +88,81 @@ TEST_CASE("cross_entropy: gradient against finite differences") {
   check_gradient("cross_entropy dlogits", result.dlogits, logits, [&] {
     return 0.5 * dot(cross_entropy(device, logits, targets, weights, 0.5, Into::kNothing).nll, weights);
   });
+}
+
+TEST_CASE("cross_entropy: label smoothing and z-loss against finite differences") {
+  const Device device = oracle();
+  Random random(3);
+  Matrix logits = random.matrix(4, 7, 3), weights = random.matrix(1, 4);
+  const std::vector<int32_t> targets = {6, 0, 3, 3};
+  for (const Objective& objective : {Objective{0.1, 0, false}, Objective{0, 0.2, false}, Objective{0.3, 0.05, false}}) {
+    const Result result = cross_entropy(device, logits, targets, weights, 0.5, Into::kOwn, objective);
+    check_gradient("cross_entropy dlogits", result.dlogits, logits, [&] {
+      return 0.5 * dot(cross_entropy(device, logits, targets, weights, 0.5, Into::kNothing, objective).nll, weights);
+    });
+  }
+}
+
+// DFT's probability is a constant to the gradient: that of cross-entropy times it.
+TEST_CASE("cross_entropy: dft is cross-entropy weighed by the target's probability") {
+  const Device device = oracle();
+  Random random(4);
+  const Matrix logits = random.matrix(5, 9, 3), weights = random.matrix(1, 5);
+  const std::vector<int32_t> targets = {6, 0, 3, 3, 8};
+  const Result plain = cross_entropy(device, logits, targets, weights, 0.5, Into::kOwn);
+  const Result dft = cross_entropy(device, logits, targets, weights, 0.5, Into::kOwn, {0, 0, true});
+  Matrix loss = plain.nll, dlogits = plain.dlogits;
+  for (int64_t r = 0; r < 5; ++r) {
+    const double p = std::exp(-plain.nll(0, r));
+    loss(0, r) *= p;
+    for (int64_t c = 0; c < 9; ++c) dlogits(r, c) *= p;
+  }
+  check_close("dft loss", dft.nll, loss, device.tolerance(0, 8));
+  check_close("dft dlogits", dft.dlogits, dlogits, device.tolerance(0, 8));
+}
+
+TEST_CASE("cross_entropy: losses and gradients of PyTorch") {
+  std::ifstream file(TUNESMITH_GOLDEN_DIR "/losses.txt");
+  REQUIRE_MESSAGE(file.good(), "test/golden/losses.txt is missing");
+  int64_t rows = 0, vocabulary = 0;
+  file >> rows >> vocabulary;
+  const auto numbers = [&](Matrix matrix) {
+    std::string text;
+    for (double& value : matrix.values) {
+      REQUIRE(bool(file >> text));
+      value = std::strtod(text.c_str(), nullptr);
+    }
+    return matrix;
+  };
+  const Matrix logits = numbers(Matrix(rows, vocabulary));
+  std::vector<int32_t> targets(static_cast<size_t>(rows));
+  for (int32_t& target : targets) file >> target;
+  int cases = 0;
+  std::string smoothing, z_loss;
+  for (int dft; file >> smoothing >> z_loss >> dft; ++cases) {
+    const Objective objective{std::strtod(smoothing.c_str(), nullptr), std::strtod(z_loss.c_str(), nullptr), dft == 1};
+    const Matrix loss = numbers(Matrix(1, rows)), dlogits = numbers(Matrix(rows, vocabulary));
+    const auto check = [&](const std::string& name, const Device& device) {
+      const Result result = cross_entropy(device, logits, targets, Matrix(1, rows, 1), 1, Into::kOwn, objective);
+      const std::string what = name + ", objective " + std::to_string(cases);
+      check_close(what + ": loss", result.nll, loss, device.tolerance(0, 20));
+      check_close(what + ": dlogits", result.dlogits, dlogits, device.tolerance(0, 20), device.tolerance(0, 2));
+    };
+    for (const auto& [name, backend] : backends()) check(name, {*backend, DType::kFloat32, DType::kFloat32});
+    check("reference in float64", oracle());
+  }
+  CHECK(cases == 5);
+}
+
+TEST_CASE("cross_entropy: other objectives, backends against the reference") {
+  for (const int64_t rows : {3, 65})
+    for (const int64_t vocabulary : {1, 7, 1003, 5003})
+      for (const Into into : {Into::kNothing, Into::kOwn, Into::kPacked})
+        for (const Objective& objective : {Objective{0.1, 0, false}, Objective{0, 1e-3, false},
+                                           Objective{0.2, 1e-2, false}, Objective{0, 0, true}}) {
+          const Case c{rows, vocabulary, 5, into, objective};
+          check_backends(c.text(), [&](const Device& device) { return run(device, c); });
+        }
 }
 
 TEST_CASE("cross_entropy: backends against the reference") {

@@ -94,8 +94,8 @@ template <class T>
 void softcap_backward(Tensor dx, Tensor y, double cap);
 
 template <class T>
-void cross_entropy(Tensor logits, Tensor dlogits, Tensor nll, int32_t* correct, const int32_t* targets, Tensor weights,
-                   double scale);
+void cross_entropy(Tensor logits, Tensor dlogits, Tensor loss, int32_t* correct, const int32_t* targets, Tensor weights,
+                   double scale, const Objective& objective);
 
 template <class T>
 double sum_squares(Tensor x);

@@ -200,10 +200,10 @@ class ReferenceBackend final : public Backend {
     with_compute("softcap", dx.dtype, [&](auto t) { reference::softcap_backward<decltype(t)>(dx, y, cap); });
   }
 
-  void cross_entropy(Tensor logits, Tensor dlogits, Tensor nll, int32_t* correct, const int32_t* targets,
-                     Tensor weights, double scale) override {
+  void cross_entropy(Tensor logits, Tensor dlogits, Tensor loss, int32_t* correct, const int32_t* targets,
+                     Tensor weights, double scale, const Objective& objective) override {
     with_compute("cross_entropy", dlogits ? dlogits.dtype : logits.dtype, [&](auto t) {
-      reference::cross_entropy<decltype(t)>(logits, dlogits, nll, correct, targets, weights, scale);
+      reference::cross_entropy<decltype(t)>(logits, dlogits, loss, correct, targets, weights, scale, objective);
     });
   }
 
