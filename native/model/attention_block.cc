@@ -71,7 +71,7 @@ void Decoder::rotated_last_qk(size_t layer, Tensor& q, Tensor& k, bool again) {
 }
 
 // norm: what the block reads.
-void Decoder::forward_attention(size_t layer, Tensor norm) {
+void Decoder::forward_attention(size_t layer, Tensor norm, bool again) {
   const LayerParameters& p = parameters_->layers[layer];
   LayerActivations& a = activations(layer);
   const int64_t t = tokens(), q_size = spec_.q_size(), kv_size = spec_.kv_size();
@@ -81,6 +81,7 @@ void Decoder::forward_attention(size_t layer, Tensor norm) {
   rotated_qk(layer, qkv, q, k, false);
   remember(layer, k, v);
   backend_.attention_forward(attended, a.lse.slice_rows(0, t), q, k, v, batch_->attention(), attention_shape(layer));
+  if (again && spec_.parallel_residual) return;  // nothing reads the sum with the stream
   const Tensor projected = p.attention_post_norm ? a.attention_out.slice_rows(0, t) : delta;
   forward_linear(projected, attended, p.o);
   finish_block(delta, projected, p.attention_post_norm);

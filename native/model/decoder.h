@@ -128,7 +128,7 @@ class Decoder {
                                      const int32_t* positions);
   void rotated_qk(size_t layer, Tensor qkv, Tensor& q, Tensor& k, bool again);
   void rotated_last_qk(size_t layer, Tensor& q, Tensor& k, bool again);
-  void forward_attention(size_t layer, Tensor norm);
+  void forward_attention(size_t layer, Tensor norm, bool again);
   void forward_last_attention(size_t layer, Tensor norm);
   void backward_attention_output(size_t layer, Tensor dx, Tensor dx_compute, bool first);
   void backward_attention(size_t layer, bool first);

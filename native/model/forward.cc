@@ -39,7 +39,7 @@ void Decoder::forward_layer(size_t layer, bool again) {
   const Tensor in = forward_norm(x, norm_.slice_rows(0, t), a.attention_statistics.slice_cols(0, t), residual, delta,
                                  p.attention_norm);
   if (!is_last(layer)) {
-    forward_attention(layer, in);
+    forward_attention(layer, in, again);
     forward_mlp(layer, t, x, again);
   } else {
     forward_last_attention(layer, in);
