@@ -134,14 +134,18 @@ struct Packed {
   double scores = 0;  // query-key pairs over all heads
 };
 
-Packed packed(Pool& pool, int64_t tokens, int64_t sequences) {
+Packed packed(Pool& pool, int64_t tokens, int64_t sequences, int32_t window, double softcap) {
   sequences = std::min(sequences, tokens);
   Packed p;
+  p.shape.window = window, p.shape.softcap = softcap;
   std::vector<int32_t> offsets{0}, lengths, positions;
   for (int64_t b = 0; b < sequences; ++b) {
     offsets.push_back(int32_t(tokens * (b + 1) / sequences));
     lengths.push_back(offsets[size_t(b) + 1] - offsets[size_t(b)]);
-    for (int32_t i = 0; i < lengths.back(); ++i) positions.push_back(i), p.scores += double(kHeads * (i + 1));
+    for (int32_t i = 0; i < lengths.back(); ++i) {
+      positions.push_back(i);
+      p.scores += double(kHeads * (window > 0 ? std::min(i + 1, window) : i + 1));
+    }
   }
   p.batch = {int32_t(sequences), pool.integers(offsets), pool.integers(offsets), pool.integers(lengths),
              pool.integers(positions)};
@@ -154,15 +158,15 @@ Packed packed(Pool& pool, int64_t tokens, int64_t sequences) {
   return p;
 }
 
-Workload attention_forward(Pool& pool, int64_t tokens, int64_t sequences) {
-  const Packed p = packed(pool, tokens, sequences);
+Workload attention_forward(Pool& pool, int64_t tokens, int64_t sequences, int32_t window = 0, double softcap = 0) {
+  const Packed p = packed(pool, tokens, sequences, window, softcap);
   return {[=, &pool] { pool.backend.attention_forward(p.out, p.lse, p.q, p.k, p.v, p.batch, p.shape); },
           {p.out, p.lse},
           4 * p.scores * kHeadDim};
 }
 
-Workload attention_backward(Pool& pool, int64_t tokens, int64_t sequences) {
-  const Packed p = packed(pool, tokens, sequences);
+Workload attention_backward(Pool& pool, int64_t tokens, int64_t sequences, int32_t window = 0, double softcap = 0) {
+  const Packed p = packed(pool, tokens, sequences, window, softcap);
   const Tensor dout = pool.values(pool.compute, tokens, kHeads * kHeadDim);
   const Tensor dqkv = pool.zeros(pool.compute, tokens, kQkv);
   const Tensor dq = dqkv.slice_cols(0, kHeads * kHeadDim);
@@ -182,7 +186,7 @@ Workload rmsnorm_forward(Pool& pool, int64_t tokens) {
                delta = pool.values(pool.compute, tokens, kHidden, 0.01);
   const Tensor weight = pool.values(DType::kFloat32, 1, kHidden), y = pool.zeros(pool.compute, tokens, kHidden);
   const Tensor rstd = pool.zeros(DType::kFloat32, 1, tokens), out = pool.zeros(DType::kFloat32, tokens, kHidden);
-  return {[=, &pool] { pool.backend.rmsnorm_forward(out, y, rstd, x, delta, weight, 1e-5); },
+  return {[=, &pool] { pool.backend.rmsnorm_forward(out, y, rstd, x, delta, weight, 0, 1e-5); },
           {out, y, rstd},
           0,
           size_in_bytes({out, y, x, delta})};
@@ -193,7 +197,7 @@ Workload rmsnorm_backward(Pool& pool, int64_t tokens) {
   const Tensor weight = pool.values(DType::kFloat32, 1, kHidden), rstd = pool.values(DType::kFloat32, 1, tokens);
   const Tensor dx = pool.values(DType::kFloat32, tokens, kHidden), copy = pool.zeros(pool.compute, tokens, kHidden);
   const Tensor dweight = pool.zeros(DType::kFloat32, 1, kHidden);
-  return {[=, &pool] { pool.backend.rmsnorm_backward(dx, copy, dweight, dy, x, rstd, weight); },
+  return {[=, &pool] { pool.backend.rmsnorm_backward(dx, copy, dweight, dy, x, rstd, weight, 0); },
           {dx, copy, dweight},
           0,
           size_in_bytes({x, dy, dx, dx, copy})};
@@ -212,15 +216,77 @@ Workload rope(Pool& pool, int64_t tokens) {
           size_in_bytes({x, x})};
 }
 
-Workload gated_forward(Pool& pool, int64_t tokens) {
-  const Tensor in = pool.values(pool.compute, tokens, 2 * kMlp, 4), out = pool.zeros(pool.compute, tokens, kMlp);
-  return {[=, &pool] { pool.backend.gated_forward(out, in, Activation::kSilu); }, {out}, 0, size_in_bytes({in, out})};
+Workload group_rmsnorm_forward(Pool& pool, int64_t tokens) {
+  const Tensor x = pool.values(pool.compute, tokens, kHidden), y = pool.zeros(pool.compute, tokens, kHidden);
+  const Tensor weight = pool.values(DType::kFloat32, 1, kHeadDim);
+  return {
+      [=, &pool] { pool.backend.group_rmsnorm_forward(y, x, kHeads, weight, 0, 1e-5); }, {y}, 0, size_in_bytes({x, y})};
 }
 
-Workload gated_backward(Pool& pool, int64_t tokens) {
-  const Tensor in = pool.values(pool.compute, tokens, 2 * kMlp, 4), dout = pool.values(pool.compute, tokens, kMlp);
-  const Tensor din = pool.zeros(pool.compute, tokens, 2 * kMlp);
-  return {[=, &pool] { pool.backend.gated_backward(din, dout, in, Activation::kSilu); },
+Workload group_rmsnorm_backward(Pool& pool, int64_t tokens) {
+  const Tensor x = pool.values(pool.compute, tokens, kHidden), dy = pool.values(pool.compute, tokens, kHidden);
+  const Tensor weight = pool.values(DType::kFloat32, 1, kHeadDim), dx = pool.zeros(pool.compute, tokens, kHidden);
+  const Tensor dweight = pool.zeros(DType::kFloat32, 1, kHeadDim);
+  return {[=, &pool] { pool.backend.group_rmsnorm_backward(dx, dweight, dy, x, kHeads, weight, 0, 1e-5); },
+          {dx, dweight},
+          0,
+          size_in_bytes({x, dy, dx})};
+}
+
+Workload layernorm_forward(Pool& pool, int64_t tokens) {
+  const Tensor x = pool.values(DType::kFloat32, tokens, kHidden),
+               delta = pool.values(pool.compute, tokens, kHidden, 0.01);
+  const Tensor weight = pool.values(DType::kFloat32, 1, kHidden), bias = pool.values(DType::kFloat32, 1, kHidden);
+  const Tensor y = pool.zeros(pool.compute, tokens, kHidden), out = pool.zeros(DType::kFloat32, tokens, kHidden);
+  const Tensor statistics = pool.zeros(DType::kFloat32, 2, tokens);
+  return {[=, &pool] { pool.backend.layernorm_forward(out, y, statistics, x, delta, weight, bias, 1e-5); },
+          {out, y},
+          0,
+          size_in_bytes({out, y, x, delta})};
+}
+
+Workload layernorm_backward(Pool& pool, int64_t tokens) {
+  const Tensor x = pool.values(DType::kFloat32, tokens, kHidden), dy = pool.values(pool.compute, tokens, kHidden);
+  const Tensor weight = pool.values(DType::kFloat32, 1, kHidden), statistics = pool.values(DType::kFloat32, 2, tokens);
+  const Tensor dx = pool.values(DType::kFloat32, tokens, kHidden), copy = pool.zeros(pool.compute, tokens, kHidden);
+  const Tensor dweight = pool.zeros(DType::kFloat32, 1, kHidden), dbias = pool.zeros(DType::kFloat32, 1, kHidden);
+  return {[=, &pool] { pool.backend.layernorm_backward(dx, copy, dweight, dbias, dy, x, statistics, weight); },
+          {dx, copy, dweight, dbias},
+          0,
+          size_in_bytes({x, dy, dx, dx, copy})};
+}
+
+Workload residual_add(Pool& pool, int64_t tokens) {
+  const Tensor x = pool.values(DType::kFloat32, tokens, kHidden), delta = pool.values(pool.compute, tokens, kHidden);
+  const Tensor out = pool.zeros(DType::kFloat32, tokens, kHidden), copy = pool.zeros(pool.compute, tokens, kHidden);
+  return {[=, &pool] { pool.backend.residual_add(out, copy, x, delta); },
+          {out, copy},
+          0,
+          size_in_bytes({x, delta, out, copy})};
+}
+
+Workload softcap_forward(Pool& pool, int64_t tokens) {
+  const Tensor logits = pool.values(DType::kFloat32, std::min(tokens, kChunk), kVocabulary, 30);
+  return {[=, &pool] { pool.backend.softcap_forward(logits, 30); }, {logits}, 0, size_in_bytes({logits, logits})};
+}
+
+Workload softcap_backward(Pool& pool, int64_t tokens) {
+  const int64_t rows = std::min(tokens, kChunk);
+  const Tensor y = pool.values(DType::kFloat32, rows, kVocabulary, 29),
+               dx = pool.values(pool.compute, rows, kVocabulary);
+  return {[=, &pool] { pool.backend.softcap_backward(dx, y, 30); }, {dx}, 0, size_in_bytes({y, dx, dx})};
+}
+
+Workload activation_forward(Pool& pool, int64_t tokens, Activation activation, bool gated) {
+  const Tensor in = pool.values(pool.compute, tokens, (gated ? 2 : 1) * kMlp, 4);
+  const Tensor out = pool.zeros(pool.compute, tokens, kMlp);
+  return {[=, &pool] { pool.backend.activation_forward(out, in, activation); }, {out}, 0, size_in_bytes({in, out})};
+}
+
+Workload activation_backward(Pool& pool, int64_t tokens, Activation activation, bool gated) {
+  const Tensor in = pool.values(pool.compute, tokens, (gated ? 2 : 1) * kMlp, 4);
+  const Tensor dout = pool.values(pool.compute, tokens, kMlp), din = pool.zeros(pool.compute, tokens, in.cols);
+  return {[=, &pool] { pool.backend.activation_backward(din, dout, in, activation); },
           {din},
           0,
           size_in_bytes({in, dout, din})};
@@ -232,7 +298,8 @@ Workload embedding_forward(Pool& pool, int64_t tokens) {
   const int32_t* at = pool.integers(ids);
   const Tensor table = pool.values(DType::kFloat32, kVocabulary, kHidden);
   const Tensor out = pool.zeros(DType::kFloat32, tokens, kHidden);
-  return {[=, &pool] { pool.backend.embedding_forward(out, table, at); }, {out}, 0, size_in_bytes({out, out})};
+  return {
+      [=, &pool] { pool.backend.embedding_forward(out, table, at, 1, false); }, {out}, 0, size_in_bytes({out, out})};
 }
 
 Workload embedding_backward(Pool& pool, int64_t tokens) {
@@ -241,7 +308,7 @@ Workload embedding_backward(Pool& pool, int64_t tokens) {
   const int32_t* at = pool.integers(ids);
   const Tensor dtable = pool.zeros(DType::kFloat32, kVocabulary, kHidden);
   const Tensor dout = pool.values(DType::kFloat32, tokens, kHidden);
-  return {[=, &pool] { pool.backend.embedding_backward(dtable, dout, at); },
+  return {[=, &pool] { pool.backend.embedding_backward(dtable, dout, at, 1); },
           {dtable},
           0,
           size_in_bytes({dout, dout, dout})};
@@ -289,6 +356,36 @@ Workload adamw(Pool& pool, int64_t tokens) {
           size_in_bytes({w, w, m, m, v, v, grad})};
 }
 
+void add_activation(std::vector<Op>& ops, const std::string& name, double runs, Activation activation, bool gated) {
+  ops.push_back({"activation_forward " + name, runs, 4e-3, 24,
+                 [=](Pool& pool, int64_t tokens) { return activation_forward(pool, tokens, activation, gated); }});
+  ops.push_back({"activation_backward " + name, runs, 4e-3, 24,
+                 [=](Pool& pool, int64_t tokens) { return activation_backward(pool, tokens, activation, gated); }});
+}
+
+// What other families have, on the same sizes.
+void add_other_families(std::vector<Op>& ops) {
+  for (const auto& [name, window, softcap] : {std::tuple{"window of 256", 256, 0.0}, {"soft cap", 0, 50.0}}) {
+    ops.push_back({std::string("attention_forward ") + name, 0, 1e-2, 200,
+                   [=, window = window, softcap = softcap](Pool& pool, int64_t tokens) {
+                     return attention_forward(pool, tokens, 1, window, softcap);
+                   }});
+    ops.push_back({std::string("attention_backward ") + name, 0, 1e-2, 200,
+                   [=, window = window, softcap = softcap](Pool& pool, int64_t tokens) {
+                     return attention_backward(pool, tokens, 1, window, softcap);
+                   }});
+  }
+  add_activation(ops, "gelu, plain", 0, Activation::kGelu, false);
+  add_activation(ops, "gelu_tanh, gated", 0, Activation::kGeluTanh, true);
+  ops.push_back({"group_rmsnorm_forward", 0, 4e-3, 24, group_rmsnorm_forward});
+  ops.push_back({"group_rmsnorm_backward", 0, 4e-3, 24, group_rmsnorm_backward});
+  ops.push_back({"layernorm_forward", 0, 4e-3, 24, layernorm_forward});
+  ops.push_back({"layernorm_backward", 0, 4e-3, 24, layernorm_backward});
+  ops.push_back({"residual_add", 0, 4e-3, 24, residual_add});
+  ops.push_back({"softcap_forward", 0, 1e-5, 8, softcap_forward});
+  ops.push_back({"softcap_backward", 0, 4e-3, 8, softcap_backward});
+}
+
 }  // namespace
 
 std::vector<Op> step_ops() {
@@ -309,13 +406,13 @@ std::vector<Op> step_ops() {
   ops.push_back({"rmsnorm_forward", 2 * kLayers + 1, 4e-3, 24, rmsnorm_forward});
   ops.push_back({"rmsnorm_backward", 2 * kLayers + 1, 4e-3, 24, rmsnorm_backward});
   ops.push_back({"rope", 2 * kLayers, 4e-3, 24, rope});
-  ops.push_back({"gated_forward", kLayers, 4e-3, 24, gated_forward});
-  ops.push_back({"gated_backward", kLayers, 4e-3, 24, gated_backward});
+  add_activation(ops, "silu, gated", kLayers, Activation::kSilu, true);
   ops.push_back({"embedding_forward", 1, 1e-6, 24, embedding_forward});
   ops.push_back({"embedding_backward", 1, 1e-6, 24, embedding_backward});
   ops.push_back({"cross_entropy", 1024.0 / kChunk, 4e-3, 8, cross_entropy});
   ops.push_back({"sum_squares", 1, 1e-5, 24, sum_squares});
   ops.push_back({"adamw", 1, 1e-5, 24, adamw});
+  add_other_families(ops);
   return ops;
 }
 

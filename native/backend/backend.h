@@ -22,8 +22,10 @@
 namespace tunesmith {
 
 // Raised whenever the meaning or order of anything in this file changes.
-constexpr int kBackendInterfaceVersion = 5;
+constexpr int kBackendInterfaceVersion = 6;
 
+// silu = x · sigmoid(x); gelu = x · Φ(x), Φ the normal distribution; gelu_tanh = x/2 · (1 + tanh(√(2/π) (x + 0.044715
+// x³))) (arXiv 1606.08415); relu = max(x, 0), with the gradient 0 at 0.
 enum class Activation : uint8_t { kSilu, kGelu, kGeluTanh, kRelu };
 
 // What is asked of one weight.
@@ -62,10 +64,12 @@ struct AttentionBatch {
 };
 
 struct AttentionShape {
-  int32_t heads;     // Hq, a multiple of kv_heads
-  int32_t kv_heads;  // Hkv; query head h reads key head h / (heads / kv_heads)
-  int32_t head_dim;  // D, even, 8..256
-  double scale;      // scores are scale · q·k
+  int32_t heads;       // Hq, a multiple of kv_heads
+  int32_t kv_heads;    // Hkv; query head h reads key head h / (heads / kv_heads)
+  int32_t head_dim;    // D, even, 8..256
+  double scale;        // scores are scale · q·k
+  double softcap = 0;  // where not 0, scores are then softcap · tanh(score / softcap)
+  int32_t window = 0;  // where not 0, query i sees the last `window` of its keys only
 };
 
 // Which elements of an [T, K] activation a dropout keeps. Element (t, c) stays where word c mod 4 of philox(key,
@@ -173,27 +177,58 @@ class Backend {
   virtual void bias_backward(Tensor dbias, Tensor dy) = 0;
 
   // ---- embedding ----------------------------------------------------------------------------------------------------
-  // out[T,H] (wide) = table[tokens[t]] (wide).
-  virtual void embedding_forward(Tensor out, Tensor table, const int32_t* tokens) = 0;
-  // dtable[tokens[t]] (wide) += dout[t] (wide), in order of t.
-  virtual void embedding_backward(Tensor dtable, Tensor dout, const int32_t* tokens) = 0;
+  // out[T,H] (wide) = scale · table[tokens[t]] (wide), or += with accumulate.
+  virtual void embedding_forward(Tensor out, Tensor table, const int32_t* tokens, double scale, bool accumulate) = 0;
+  // dtable[tokens[t]] (wide) += scale · dout[t] (wide), in order of t.
+  virtual void embedding_backward(Tensor dtable, Tensor dout, const int32_t* tokens, double scale) = 0;
 
   // ---- RMSNorm with fused residual ----------------------------------------------------------------------------------
-  // x = residual + delta;  out = x;  rstd = 1/sqrt(mean(x²) + epsilon);  y = x · rstd · weight.
+  // x = residual + delta;  out = x;  rstd = 1/sqrt(mean(x²) + epsilon);  y = x · rstd · (offset + weight).
   // residual, out [T,H] wide (out may be residual); delta [T,H] compute or empty (x = residual, out not written);
-  // y [T,H] compute; rstd [T] wide; weight [H] wide. The normalised value is rounded once, after the weight.
+  // y [T,H] compute; rstd [T] wide; weight [H] wide; offset is 0, or 1 for weights that are kept as their distance from
+  // 1. The normalised value is rounded once, after the weight.
   virtual void rmsnorm_forward(Tensor out, Tensor y, Tensor rstd, Tensor residual, Tensor delta, Tensor weight,
-                               double epsilon) = 0;
-  // y = x · rstd · weight again, from the saved x and rstd.
-  virtual void rmsnorm_apply(Tensor y, Tensor x, Tensor rstd, Tensor weight) = 0;
-  // With g = dy · weight: dx[T,H] (wide) += rstd · (g - x · rstd² · mean(g · x)); dweight[H] (wide) += Σ_t dy · x ·
-  // rstd, unless empty. dx_compute [T,H] (compute) = the updated dx, unless empty.
+                               double offset, double epsilon) = 0;
+  // y = x · rstd · (offset + weight) again, from the saved x and rstd.
+  virtual void rmsnorm_apply(Tensor y, Tensor x, Tensor rstd, Tensor weight, double offset) = 0;
+  // With g = dy · (offset + weight): dx[T,H] (wide) += rstd · (g - x · rstd² · mean(g · x)); dweight[H] (wide) +=
+  // Σ_t dy · x · rstd, unless empty. dx_compute [T,H] (compute) = the updated dx, unless empty.
   virtual void rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, Tensor x, Tensor rstd,
-                                Tensor weight) = 0;
+                                Tensor weight, double offset) = 0;
+
+  // ---- RMSNorm of groups of columns ---------------------------------------------------------------------------------
+  // Of queries and keys per head (groups = heads) or whole (groups = 1), and of what a block adds. x, y [T, groups·D]
+  // (compute), y may be x; weight [D] wide, the same for every group. Per row and group: rstd = 1/sqrt(mean(x²) +
+  // epsilon), y = x · rstd · (offset + weight).
+  virtual void group_rmsnorm_forward(Tensor y, Tensor x, int32_t groups, Tensor weight, double offset,
+                                     double epsilon) = 0;
+  // With g = dy · (offset + weight) per group: dx (compute) = rstd · (g - x · rstd² · mean(g · x)); dx may be dy.
+  // dweight[D] (wide) += Σ over rows and groups of dy · x · rstd, unless empty. rstd is computed again from x.
+  virtual void group_rmsnorm_backward(Tensor dx, Tensor dweight, Tensor dy, Tensor x, int32_t groups, Tensor weight,
+                                      double offset, double epsilon) = 0;
+
+  // ---- LayerNorm with fused residual (arXiv 1607.06450) -------------------------------------------------------------
+  // As rmsnorm, with the mean subtracted and a bias: y = (x - mean) · rstd · weight + bias, rstd = 1/sqrt(mean((x -
+  // mean)²) + epsilon). statistics [2,T] wide: mean, rstd. bias [H] wide or empty.
+  virtual void layernorm_forward(Tensor out, Tensor y, Tensor statistics, Tensor residual, Tensor delta, Tensor weight,
+                                 Tensor bias, double epsilon) = 0;
+  virtual void layernorm_apply(Tensor y, Tensor x, Tensor statistics, Tensor weight, Tensor bias) = 0;
+  // With x̂ = (x - mean) · rstd and g = dy · weight: dx[T,H] (wide) += rstd · (g - mean(g) - x̂ · mean(g · x̂));
+  // dweight[H] (wide) += Σ_t dy · x̂; dbias[H] (wide) += Σ_t dy; dx_compute [T,H] (compute) = the updated dx: each
+  // unless empty.
+  virtual void layernorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dbias, Tensor dy, Tensor x,
+                                  Tensor statistics, Tensor weight) = 0;
+
+  // ---- residual stream ----------------------------------------------------------------------------------------------
+  // out[T,H] (wide) = residual (wide) + delta (compute); out may be residual. out_compute [T,H] (compute) = out, unless
+  // empty.
+  virtual void residual_add(Tensor out, Tensor out_compute, Tensor residual, Tensor delta) = 0;
 
   // ---- rotary position embedding ------------------------------------------------------------------------------------
-  // x[T, heads·head_dim] (compute), in place. table[P, head_dim] wide holds cos (first half) and sin (second half) of
-  // each position. Per head, with halves (a, b): a' = a·cos - b·sin, b' = b·cos + a·sin; inverse negates sin.
+  // x[T, heads·head_dim] (compute), in place. table[P, rotary_dim] wide, rotary_dim ≤ head_dim, holds cos (first half)
+  // and sin (second half) of each position, times a factor where the model has one. Per head, with halves (a, b) of its
+  // first rotary_dim elements: a' = a·cos - b·sin, b' = b·cos + a·sin; the others stay. inverse negates sin: the
+  // transpose, which is the gradient.
   virtual void rope(Tensor x, int32_t heads, int32_t head_dim, Tensor table, const int32_t* positions,
                     bool inverse) = 0;
 
@@ -202,9 +237,9 @@ class Backend {
   // without `training`.
   virtual size_t attention_scratch_bytes(const AttentionShape& shape, DType compute, int64_t longest,
                                          bool training) const = 0;
-  // out[Tq, Hq·D] (compute) = softmax(scale · q kᵀ) v per sequence and head; lse[Tq, Hq] (wide) = log Σ exp of the
-  // scores. q [Tq, Hq·D], k and v [Tk, Hkv·D] (compute) may be column slices of one buffer. Rows of out and lse beyond
-  // q_offsets[B] are set to zero. Never holds a Tq×Tk matrix.
+  // out[Tq, Hq·D] (compute) = softmax(scores) v per sequence and head, scores as in AttentionShape; lse[Tq, Hq] (wide)
+  // = log Σ exp of the scores. q [Tq, Hq·D], k and v [Tk, Hkv·D] (compute) may be column slices of one buffer. Rows of
+  // out and lse beyond q_offsets[B] are set to zero. Never holds a Tq×Tk matrix.
   virtual void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const AttentionBatch& batch,
                                  const AttentionShape& shape) = 0;
   // dq, dk, dv (compute) from dout; overwritten, rows that belong to no sequence become zero. dq, dk and dv may be
@@ -212,11 +247,12 @@ class Backend {
   virtual void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q,
                                   Tensor k, Tensor v, const AttentionBatch& batch, const AttentionShape& shape) = 0;
 
-  // ---- gated activation ---------------------------------------------------------------------------------------------
-  // out[T,I] = act(gate) · up, gate_up[T,2I] = [gate | up] (compute).
-  virtual void gated_forward(Tensor out, Tensor gate_up, Activation activation) = 0;
-  // dgate_up[T,2I] from dout[T,I] and gate_up; dgate_up may be gate_up.
-  virtual void gated_backward(Tensor dgate_up, Tensor dout, Tensor gate_up, Activation activation) = 0;
+  // ---- activation of the MLP ----------------------------------------------------------------------------------------
+  // Gated (arXiv 2002.05202), in[T,2I] = [gate | up] (compute): out[T,I] = act(gate) · up. Plain, in[T,I]: out =
+  // act(in).
+  virtual void activation_forward(Tensor out, Tensor in, Activation activation) = 0;
+  // din from dout[T,I] and in, of the shape of in; din may be in.
+  virtual void activation_backward(Tensor din, Tensor dout, Tensor in, Activation activation) = 0;
 
   // ---- rows ---------------------------------------------------------------------------------------------------------
   // out[r] = x[rows[r]]; same dtype, any width.
@@ -229,7 +265,8 @@ class Backend {
   // ---- low-rank adapters --------------------------------------------------------------------------------------------
   // y[T,N] += x[T,N] · (scale · gain[n] + shift); y and x compute, gain [N] wide or empty: 1.
   virtual void add_scaled(Tensor y, Tensor x, Tensor gain, double scale, double shift) = 0;
-  // y[T,N] = x[T,N] · (scale · gain[n] + shift) + bias[n]; bias [N] wide or empty, y may be x, else as above.
+  // y[T,N] = x[T,N] · (scale · gain[n] + shift) + bias[n]; bias [N] wide or empty, y may be x; x and y both
+  // compute or both wide, else as above.
   virtual void scale_columns(Tensor y, Tensor x, Tensor gain, double scale, double shift, Tensor bias) = 0;
   // out[N] (wide) += Σ_t a[t,n] · b[t,n] / divisor[n]; a, b [T,N] compute, divisor [N] wide.
   virtual void column_dots(Tensor out, Tensor a, Tensor b, Tensor divisor) = 0;
@@ -242,6 +279,12 @@ class Backend {
   // y[T,K] = x[T,K] / (1 - probability) where the mask keeps, else 0; or y += that with accumulate. Both compute; y may
   // be x without accumulate.
   virtual void dropout(Tensor y, Tensor x, const DropoutMask& mask, bool accumulate) = 0;
+
+  // ---- soft cap (Gemma 2, arXiv 2408.00118) -------------------------------------------------------------------------
+  // x (wide) = cap · tanh(x / cap), in place.
+  virtual void softcap_forward(Tensor x, double cap) = 0;
+  // dx (compute or wide) *= 1 - (y / cap)², in place, from the capped y (wide).
+  virtual void softcap_backward(Tensor dx, Tensor y, double cap) = 0;
 
   // ---- loss ---------------------------------------------------------------------------------------------------------
   // Per row r of logits[R,V] (wide): nll[r] (wide) = log Σ exp(logits) - logits[target]; correct[r] = 1 where the

@@ -64,26 +64,58 @@ void ProfiledBackend::bias_backward(Tensor dbias, Tensor dy) {
   timed("bias_backward", [&] { inner_->bias_backward(dbias, dy); });
 }
 
-void ProfiledBackend::embedding_forward(Tensor out, Tensor table, const int32_t* tokens) {
-  timed("embedding_forward", [&] { inner_->embedding_forward(out, table, tokens); });
+void ProfiledBackend::embedding_forward(Tensor out, Tensor table, const int32_t* tokens, double scale,
+                                        bool accumulate) {
+  timed("embedding_forward", [&] { inner_->embedding_forward(out, table, tokens, scale, accumulate); });
 }
 
-void ProfiledBackend::embedding_backward(Tensor dtable, Tensor dout, const int32_t* tokens) {
-  timed("embedding_backward", [&] { inner_->embedding_backward(dtable, dout, tokens); });
+void ProfiledBackend::embedding_backward(Tensor dtable, Tensor dout, const int32_t* tokens, double scale) {
+  timed("embedding_backward", [&] { inner_->embedding_backward(dtable, dout, tokens, scale); });
 }
 
 void ProfiledBackend::rmsnorm_forward(Tensor out, Tensor y, Tensor rstd, Tensor residual, Tensor delta, Tensor weight,
-                                      double epsilon) {
-  timed("rmsnorm_forward", [&] { inner_->rmsnorm_forward(out, y, rstd, residual, delta, weight, epsilon); });
+                                      double offset, double epsilon) {
+  timed("rmsnorm_forward", [&] { inner_->rmsnorm_forward(out, y, rstd, residual, delta, weight, offset, epsilon); });
 }
 
-void ProfiledBackend::rmsnorm_apply(Tensor y, Tensor x, Tensor rstd, Tensor weight) {
-  timed("rmsnorm_apply", [&] { inner_->rmsnorm_apply(y, x, rstd, weight); });
+void ProfiledBackend::rmsnorm_apply(Tensor y, Tensor x, Tensor rstd, Tensor weight, double offset) {
+  timed("rmsnorm_apply", [&] { inner_->rmsnorm_apply(y, x, rstd, weight, offset); });
 }
 
 void ProfiledBackend::rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, Tensor x, Tensor rstd,
-                                       Tensor weight) {
-  timed("rmsnorm_backward", [&] { inner_->rmsnorm_backward(dx, dx_compute, dweight, dy, x, rstd, weight); });
+                                       Tensor weight, double offset) {
+  timed("rmsnorm_backward", [&] { inner_->rmsnorm_backward(dx, dx_compute, dweight, dy, x, rstd, weight, offset); });
+}
+
+void ProfiledBackend::group_rmsnorm_forward(Tensor y, Tensor x, int32_t groups, Tensor weight, double offset,
+                                            double epsilon) {
+  timed("group_rmsnorm_forward", [&] { inner_->group_rmsnorm_forward(y, x, groups, weight, offset, epsilon); });
+}
+
+void ProfiledBackend::group_rmsnorm_backward(Tensor dx, Tensor dweight, Tensor dy, Tensor x, int32_t groups,
+                                             Tensor weight, double offset, double epsilon) {
+  timed("group_rmsnorm_backward",
+        [&] { inner_->group_rmsnorm_backward(dx, dweight, dy, x, groups, weight, offset, epsilon); });
+}
+
+void ProfiledBackend::layernorm_forward(Tensor out, Tensor y, Tensor statistics, Tensor residual, Tensor delta,
+                                        Tensor weight, Tensor bias, double epsilon) {
+  timed("layernorm_forward",
+        [&] { inner_->layernorm_forward(out, y, statistics, residual, delta, weight, bias, epsilon); });
+}
+
+void ProfiledBackend::layernorm_apply(Tensor y, Tensor x, Tensor statistics, Tensor weight, Tensor bias) {
+  timed("layernorm_apply", [&] { inner_->layernorm_apply(y, x, statistics, weight, bias); });
+}
+
+void ProfiledBackend::layernorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dbias, Tensor dy,
+                                         Tensor x, Tensor statistics, Tensor weight) {
+  timed("layernorm_backward",
+        [&] { inner_->layernorm_backward(dx, dx_compute, dweight, dbias, dy, x, statistics, weight); });
+}
+
+void ProfiledBackend::residual_add(Tensor out, Tensor out_compute, Tensor residual, Tensor delta) {
+  timed("residual_add", [&] { inner_->residual_add(out, out_compute, residual, delta); });
 }
 
 void ProfiledBackend::rope(Tensor x, int32_t heads, int32_t head_dim, Tensor table, const int32_t* positions,
@@ -101,12 +133,12 @@ void ProfiledBackend::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor
   timed("attention_backward", [&] { inner_->attention_backward(dq, dk, dv, dout, out, lse, q, k, v, batch, shape); });
 }
 
-void ProfiledBackend::gated_forward(Tensor out, Tensor gate_up, Activation activation) {
-  timed("gated_forward", [&] { inner_->gated_forward(out, gate_up, activation); });
+void ProfiledBackend::activation_forward(Tensor out, Tensor in, Activation activation) {
+  timed("activation_forward", [&] { inner_->activation_forward(out, in, activation); });
 }
 
-void ProfiledBackend::gated_backward(Tensor dgate_up, Tensor dout, Tensor gate_up, Activation activation) {
-  timed("gated_backward", [&] { inner_->gated_backward(dgate_up, dout, gate_up, activation); });
+void ProfiledBackend::activation_backward(Tensor din, Tensor dout, Tensor in, Activation activation) {
+  timed("activation_backward", [&] { inner_->activation_backward(din, dout, in, activation); });
 }
 
 void ProfiledBackend::gather_rows(Tensor out, Tensor x, const int32_t* rows) {
@@ -144,6 +176,14 @@ void ProfiledBackend::lora_merge(Tensor weight, Tensor a, Tensor b, double scale
 
 void ProfiledBackend::dropout(Tensor y, Tensor x, const DropoutMask& mask, bool accumulate) {
   timed("dropout", [&] { inner_->dropout(y, x, mask, accumulate); });
+}
+
+void ProfiledBackend::softcap_forward(Tensor x, double cap) {
+  timed("softcap_forward", [&] { inner_->softcap_forward(x, cap); });
+}
+
+void ProfiledBackend::softcap_backward(Tensor dx, Tensor y, double cap) {
+  timed("softcap_backward", [&] { inner_->softcap_backward(dx, y, cap); });
 }
 
 void ProfiledBackend::cross_entropy(Tensor logits, Tensor dlogits, Tensor nll, int32_t* correct, const int32_t* targets,

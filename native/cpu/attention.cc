@@ -102,7 +102,9 @@ struct Block {
 int64_t block_cost(const AttentionTensors& t, int32_t sequence, int64_t first) {
   const int64_t group = t.shape.heads / t.shape.kv_heads;
   const int64_t last = std::min(first + kQueryBlock, query_rows(t, sequence)) - 1;
-  return t.batch->q_positions[t.batch->q_offsets[sequence] + last / group] + kKeyBlock;
+  const int64_t keys = t.batch->q_positions[t.batch->q_offsets[sequence] + last / group];
+  // A window hides all but its own length and the tokens of the block.
+  return (t.shape.window > 0 ? std::min(keys, t.shape.window + kQueryBlock / group) : keys) + kKeyBlock;
 }
 
 // Blocks of every sequence and key head, the dearest first.

@@ -1,5 +1,6 @@
 // One block of query rows against all keys it sees, backward. Weights are recomputed from the saved log-sum-exp:
 //   p = exp(scale q·k - lse);  dv += p dout;  ds = scale p (dout·v - delta), delta = dout·out;  dq = ds k;  dk += ds q
+// With a soft cap, p = exp(c - lse) of the capped score c, and ds has the factor 1 - (c / cap)².
 // Tiles are transposed as in the forward pass.
 #if defined(TUNESMITH_CPU_ATTENTION_BACKWARD_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef TUNESMITH_CPU_ATTENTION_BACKWARD_INL_H_
@@ -72,23 +73,28 @@ struct RowStatistics {
   }
 };
 
-// From raw scores and dout·v of a tile: p and ds as left operands of the sums over queries, and ds as left operand of
-// the sum over keys. kMasked: some row does not see all of the keys.
-template <class Tiles, bool kMasked>
+// From raw or capped scores and dout·v of a tile: p and ds as left operands of the sums over queries, and ds as left
+// operand of the sum over keys.
+template <class Tiles, Sight kSight, bool kCapped>
 void gradient_tile(float* p_rows, float* ds_rows, float* ds_columns, const float* scores, const float* dp,
                    const RowStatistics& statistics, const QueryBlock& block, int64_t key, int64_t count) {
   const FloatTag d;
-  const hn::RebindToSigned<FloatTag> di;
-  const auto scale = hn::Set(d, float(block.tensors.shape.scale));
+  const AttentionShape& shape = block.tensors.shape;
+  const auto scale = hn::Set(d, float(shape.scale)), per_cap = hn::Set(d, float(1 / shape.softcap));
   for (int64_t lane = 0; lane < block.width; lane += kLanes) {
     const auto lse = hn::Load(d, statistics.lse + lane), delta = hn::Load(d, statistics.delta + lane);
     const auto one_row = [&](int64_t i, FloatVector& p, FloatVector& ds) HWY_ATTR {
-      p = exp_negative(hn::MulSub(hn::Load(d, scores + i * kQueryBlock + lane), scale, lse));
-      if constexpr (kMasked) {
-        const auto position = hn::Load(di, block.positions + lane);
-        p = hn::IfThenZeroElse(hn::RebindMask(d, hn::Gt(hn::Set(di, int32_t(key + i)), position)), p);
+      const auto score = hn::Load(d, scores + i * kQueryBlock + lane);
+      auto slope = scale;
+      if constexpr (kCapped) {
+        const auto share = hn::Mul(score, per_cap);
+        slope = hn::Mul(scale, hn::NegMulAdd(share, share, hn::Set(d, 1.0f)));
+        p = exp_negative(hn::Sub(score, lse));
+      } else {
+        p = exp_negative(hn::MulSub(score, scale, lse));
       }
-      ds = hn::Mul(hn::Mul(p, scale), hn::Sub(hn::Load(d, dp + i * kQueryBlock + lane), delta));
+      if constexpr (kSight != Sight::kAll) p = hn::IfThenZeroElse(unseen<kSight>(block, lane, key + i), p);
+      ds = hn::Mul(hn::Mul(p, slope), hn::Sub(hn::Load(d, dp + i * kQueryBlock + lane), delta));
     };
     for (int64_t i = 0; i < count; i += 2) {
       FloatVector p0, ds0, p1 = hn::Zero(d), ds1 = p1;
@@ -100,6 +106,13 @@ void gradient_tile(float* p_rows, float* ds_rows, float* ds_columns, const float
       if constexpr (Tiles::kPair > 1) Tiles::put_rows(ds_columns + i / Tiles::kPair * kQueryBlock + lane, ds0, ds1);
     }
   }
+}
+
+template <class Tiles, bool kCapped>
+auto gradient_of(Sight sight) {
+  return sight == Sight::kAll      ? gradient_tile<Tiles, Sight::kAll, kCapped>
+         : sight == Sight::kCausal ? gradient_tile<Tiles, Sight::kCausal, kCapped>
+                                   : gradient_tile<Tiles, Sight::kWindow, kCapped>;
 }
 
 // dq of the block; dk_sum, dv_sum [keys of the sequence, padded head] += its share.
@@ -131,7 +144,9 @@ void backward_block(const AttentionTensors& tensors, AttentionHead head, int64_t
   pack_transposed<Tiles>(queries_t, block, tensors.q);
   pack_queries<Tiles>(queries, block, tensors.q);
   pack_queries<Tiles>(douts, block, tensors.dout);
-  for (int64_t key = 0; key < block.keys; key += kKeyBlock) {
+  const bool capped = tensors.shape.softcap != 0;
+  const int64_t begin = block.first_visible;
+  for (int64_t key = begin; key < block.keys; key += kKeyBlock) {
     const int64_t count = std::min(kKeyBlock, block.keys - key);
     {
       const KeyOperand<Tiles> k(converted, block, tensors.k, key, count);
@@ -143,14 +158,16 @@ void backward_block(const AttentionTensors& tensors, AttentionHead head, int64_t
       multiply<Tiles>(dp, kQueryBlock, false, v.data, v.row_bytes, sizeof(float), douts_t, kQueryBlock, count,
                       block.width, steps);
     }
-    const auto gradient = key + count > block.common_keys ? gradient_tile<Tiles, true> : gradient_tile<Tiles, false>;
+    if (capped) cap_scores(scores, block, count);
+    const Sight sight = block.sight(key, count);
+    const auto gradient = capped ? gradient_of<Tiles, true>(sight) : gradient_of<Tiles, false>(sight);
     gradient(p_rows, ds_rows, ds_columns, scores, dp, statistics, block, key, count);
     multiply<Tiles>(dv_sum + key * padded, padded, true, reinterpret_cast<const char*>(p_rows), kRowBytes / kPair,
                     sizeof(float), douts, padded, count, padded, block.width / kPair);
     multiply<Tiles>(dk_sum + key * padded, padded, true, reinterpret_cast<const char*>(ds_rows), kRowBytes / kPair,
                     sizeof(float), queries, padded, count, padded, block.width / kPair);
     pack_keys<Tiles>(keys, block, tensors.k, key, count);
-    multiply<Tiles>(dq, padded, key > 0, reinterpret_cast<const char*>(ds_columns), sizeof(float), kRowBytes, keys,
+    multiply<Tiles>(dq, padded, key > begin, reinterpret_cast<const char*>(ds_columns), sizeof(float), kRowBytes, keys,
                     padded, block.count, padded, (count + kPair - 1) / kPair);
   }
   for (int64_t r = 0; r < block.count; ++r) {

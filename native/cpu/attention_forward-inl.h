@@ -21,16 +21,19 @@ HWY_BEFORE_NAMESPACE();
 #endif
 namespace tunesmith::cpu::HWY_NAMESPACE {
 
+// Of a tile's keys: every row sees all; some row does not see the last ones; or not the first ones, for its window.
+enum class Sight { kAll, kCausal, kWindow };
+
 // The query rows [first, first + count) of one sequence and key head.
 struct QueryBlock {
   const AttentionTensors& tensors;
   AttentionHead head;
   int64_t first, count;
-  int64_t group;                               // query heads per key head
-  int64_t width;                               // count, rounded up to whole vectors
-  int64_t first_key;                           // row of k and v
-  int64_t keys;                                // that the block sees
-  int64_t common_keys;                         // that every row of it sees
+  int64_t group;      // query heads per key head
+  int64_t width;      // count, rounded up to whole vectors
+  int64_t first_key;  // row of k and v
+  // Rows see keys [first_visible, keys), and every row of the block [common_first, common_keys).
+  int64_t first_visible, keys, common_first, common_keys;
   alignas(64) int32_t positions[kQueryBlock];  // last key each row sees; -1 in rows beyond count
 
   QueryBlock(const AttentionTensors& t, AttentionHead h, int64_t begin)
@@ -50,6 +53,15 @@ struct QueryBlock {
     std::fill(positions + count, positions + kQueryBlock, -1);
     common_keys = count == width ? least + 1 : 0;
     keys = most + 1;
+    const int64_t window = t.shape.window > 0 ? t.shape.window : keys;
+    first_visible = std::max<int64_t>(0, least + 1 - window);
+    common_first = std::max<int64_t>(0, most + 1 - window);
+  }
+
+  // How the rows see keys [key, key + n).
+  Sight sight(int64_t key, int64_t n) const {
+    if (key < common_first) return Sight::kWindow;
+    return key + n > common_keys ? Sight::kCausal : Sight::kAll;
   }
 
   int64_t token(int64_t r) const { return tensors.batch->q_offsets[head.sequence] + (first + r) / group; }
@@ -116,17 +128,41 @@ struct KeyOperand {
   }
 };
 
+// Lanes of the rows that do not see this key.
+template <Sight kSight>
+HWY_INLINE hn::Mask<FloatTag> unseen(const QueryBlock& block, int64_t lane, int64_t key) {
+  const FloatTag d;
+  const hn::RebindToSigned<FloatTag> di;
+  const auto position = hn::Load(di, block.positions + lane), keys = hn::Set(di, int32_t(key));
+  auto mask = hn::Gt(keys, position);
+  if constexpr (kSight == Sight::kWindow) {
+    const auto before = hn::Sub(position, hn::Set(di, block.tensors.shape.window));  // the last key before the window
+    mask = hn::Or(mask, hn::Not(hn::Gt(keys, before)));
+  }
+  return hn::RebindMask(d, mask);
+}
+
+// Raw scores become cap · tanh(scale · score / cap).
+inline void cap_scores(float* scores, const QueryBlock& block, int64_t count) {
+  const FloatTag d;
+  const auto cap = hn::Set(d, float(block.tensors.shape.softcap));
+  const auto share = hn::Set(d, float(block.tensors.shape.scale / block.tensors.shape.softcap));
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t lane = 0; lane < block.width; lane += kLanes) {
+      float* score = scores + i * kQueryBlock + lane;
+      hn::Store(hn::Mul(cap, tanh(d, hn::Mul(hn::Load(d, score), share))), d, score);
+    }
+}
+
 struct OnlineSoftmax {
   alignas(64) float maximum[kQueryBlock], sum[kQueryBlock], rescale[kQueryBlock];
 };
 
-// Turns a tile of raw scores into weights for its product with the values, and updates maxima and sums. kMasked: some
-// row does not see all of the keys.
-template <class Tiles, bool kMasked>
+// Turns a tile of scores into weights for its product with the values, and updates maxima and sums.
+template <class Tiles, Sight kSight>
 void softmax_tile(float* weights, float* scores, OnlineSoftmax& state, const QueryBlock& block, int64_t key,
                   int64_t count, float scale) {
   const FloatTag d;
-  const hn::RebindToSigned<FloatTag> di;
   const auto scales = hn::Set(d, scale);
   const auto hidden = hn::Set(d, -std::numeric_limits<float>::infinity());
   for (int64_t lane = 0; lane < block.width; lane += kLanes) {
@@ -135,9 +171,8 @@ void softmax_tile(float* weights, float* scores, OnlineSoftmax& state, const Que
     for (int64_t i = 0; i < count; ++i) {
       float* score = scores + i * kQueryBlock + lane;
       auto s = hn::Load(d, score);
-      if constexpr (kMasked) {
-        const auto position = hn::Load(di, block.positions + lane);
-        s = hn::IfThenElse(hn::RebindMask(d, hn::Gt(hn::Set(di, int32_t(key + i)), position)), hidden, s);
+      if constexpr (kSight != Sight::kAll) {
+        s = hn::IfThenElse(unseen<kSight>(block, lane, key + i), hidden, s);
         hn::Store(s, d, score);
       }
       maximum = hn::Max(maximum, hn::Mul(s, scales));
@@ -171,20 +206,26 @@ void forward_block(const AttentionTensors& tensors, AttentionHead head, int64_t 
   float* out = converted + padded * kKeyBlock;        // [kQueryBlock, padded]
   float* scores = out + padded * kQueryBlock;         // [kKeyBlock, kQueryBlock]
   float* weights = scores + kKeyBlock * kQueryBlock;  // [kKeyBlock / pair, kQueryBlock]
-  const float scale = float(tensors.shape.scale);
+  const bool capped = tensors.shape.softcap != 0;
+  const float scale = capped ? 1.0f : float(tensors.shape.scale);
   OnlineSoftmax state;
   std::fill_n(state.maximum, kQueryBlock, -1e30f);  // finite: a row that sees no key of a tile gives it weight 0
   std::fill_n(state.sum, kQueryBlock, 0.0f);
 
   pack_transposed<Tiles>(queries, block, tensors.q);
-  for (int64_t key = 0; key < block.keys; key += kKeyBlock) {
+  const int64_t begin = block.first_visible;
+  for (int64_t key = begin; key < block.keys; key += kKeyBlock) {
     const int64_t count = std::min(kKeyBlock, block.keys - key);
     const KeyOperand<Tiles> keys(converted, block, tensors.k, key, count);
     multiply<Tiles>(scores, kQueryBlock, false, keys.data, keys.row_bytes, sizeof(float), queries, kQueryBlock, count,
                     block.width, head_dim / Tiles::kPair);
-    const auto softmax = key + count > block.common_keys ? softmax_tile<Tiles, true> : softmax_tile<Tiles, false>;
+    if (capped) cap_scores(scores, block, count);
+    const Sight sight = block.sight(key, count);
+    const auto softmax = sight == Sight::kAll      ? softmax_tile<Tiles, Sight::kAll>
+                         : sight == Sight::kCausal ? softmax_tile<Tiles, Sight::kCausal>
+                                                   : softmax_tile<Tiles, Sight::kWindow>;
     softmax(weights, scores, state, block, key, count, scale);
-    if (key > 0)
+    if (key > begin)
       for (int64_t r = 0; r < block.count; ++r) {
         if (state.rescale[r] == 1.0f) continue;
         const auto factor = hn::Set(d, state.rescale[r]);
@@ -192,7 +233,7 @@ void forward_block(const AttentionTensors& tensors, AttentionHead head, int64_t 
           hn::Store(hn::Mul(hn::Load(d, out + r * padded + i), factor), d, out + r * padded + i);
       }
     pack_keys<Tiles>(values, block, tensors.v, key, count);
-    multiply<Tiles>(out, padded, key > 0, reinterpret_cast<const char*>(weights), sizeof(float), kRowBytes, values,
+    multiply<Tiles>(out, padded, key > begin, reinterpret_cast<const char*>(weights), sizeof(float), kRowBytes, values,
                     padded, block.count, padded, (count + Tiles::kPair - 1) / Tiles::kPair);
   }
   for (int64_t r = 0; r < block.count; ++r) {

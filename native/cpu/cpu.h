@@ -40,14 +40,26 @@ class CpuBackend final : public Backend {
   void linear_backward_weight(Tensor dw, Tensor dy, Tensor x, bool accumulate) override;
   void bias_backward(Tensor dbias, Tensor dy) override;
 
-  void embedding_forward(Tensor out, Tensor table, const int32_t* tokens) override;
-  void embedding_backward(Tensor dtable, Tensor dout, const int32_t* tokens) override;
+  void embedding_forward(Tensor out, Tensor table, const int32_t* tokens, double scale, bool accumulate) override;
+  void embedding_backward(Tensor dtable, Tensor dout, const int32_t* tokens, double scale) override;
 
-  void rmsnorm_forward(Tensor out, Tensor y, Tensor rstd, Tensor residual, Tensor delta, Tensor weight,
+  void rmsnorm_forward(Tensor out, Tensor y, Tensor rstd, Tensor residual, Tensor delta, Tensor weight, double offset,
                        double epsilon) override;
-  void rmsnorm_apply(Tensor y, Tensor x, Tensor rstd, Tensor weight) override;
-  void rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, Tensor x, Tensor rstd,
-                        Tensor weight) override;
+  void rmsnorm_apply(Tensor y, Tensor x, Tensor rstd, Tensor weight, double offset) override;
+  void rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, Tensor x, Tensor rstd, Tensor weight,
+                        double offset) override;
+
+  void group_rmsnorm_forward(Tensor y, Tensor x, int32_t groups, Tensor weight, double offset, double epsilon) override;
+  void group_rmsnorm_backward(Tensor dx, Tensor dweight, Tensor dy, Tensor x, int32_t groups, Tensor weight,
+                              double offset, double epsilon) override;
+
+  void layernorm_forward(Tensor out, Tensor y, Tensor statistics, Tensor residual, Tensor delta, Tensor weight,
+                         Tensor bias, double epsilon) override;
+  void layernorm_apply(Tensor y, Tensor x, Tensor statistics, Tensor weight, Tensor bias) override;
+  void layernorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dbias, Tensor dy, Tensor x,
+                          Tensor statistics, Tensor weight) override;
+
+  void residual_add(Tensor out, Tensor out_compute, Tensor residual, Tensor delta) override;
 
   void rope(Tensor x, int32_t heads, int32_t head_dim, Tensor table, const int32_t* positions, bool inverse) override;
 
@@ -58,8 +70,8 @@ class CpuBackend final : public Backend {
   void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q, Tensor k,
                           Tensor v, const AttentionBatch& batch, const AttentionShape& shape) override;
 
-  void gated_forward(Tensor out, Tensor gate_up, Activation activation) override;
-  void gated_backward(Tensor dgate_up, Tensor dout, Tensor gate_up, Activation activation) override;
+  void activation_forward(Tensor out, Tensor in, Activation activation) override;
+  void activation_backward(Tensor din, Tensor dout, Tensor in, Activation activation) override;
 
   void gather_rows(Tensor out, Tensor x, const int32_t* rows) override;
   void scatter_add_rows(Tensor x, Tensor in, const int32_t* rows, int64_t count) override;
@@ -71,6 +83,9 @@ class CpuBackend final : public Backend {
   void lora_norm(Tensor norm, Tensor gain, Tensor magnitude, Tensor weight, Tensor a, Tensor b, double scale) override;
   void lora_merge(Tensor weight, Tensor a, Tensor b, double scale, Tensor gain) override;
   void dropout(Tensor y, Tensor x, const DropoutMask& mask, bool accumulate) override;
+
+  void softcap_forward(Tensor x, double cap) override;
+  void softcap_backward(Tensor dx, Tensor y, double cap) override;
 
   void cross_entropy(Tensor logits, Tensor dlogits, Tensor nll, int32_t* correct, const int32_t* targets,
                      Tensor weights, double scale) override;

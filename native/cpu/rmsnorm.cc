@@ -16,28 +16,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace tunesmith::cpu::HWY_NAMESPACE {
 
-// Adds up to four vectors per step, so that the additions do not wait for one another: value(d, i) is one vector.
-template <class Value>
-HWY_INLINE float sum_over(int64_t n, const Value& value) {
-  const FloatTag d;
-  const int64_t lanes = int64_t(hn::Lanes(d));
-  auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
-  int64_t i = 0;
-  for (; i + 4 * lanes <= n; i += 4 * lanes) {
-    s0 = hn::Add(s0, value(d, i));
-    s1 = hn::Add(s1, value(d, i + lanes));
-    s2 = hn::Add(s2, value(d, i + 2 * lanes));
-    s3 = hn::Add(s3, value(d, i + 3 * lanes));
-  }
-  for (; i + lanes <= n; i += lanes) s0 = hn::Add(s0, value(d, i));
-  float sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3))));
-  for (; i < n; ++i) sum += hn::GetLane(value(OneFloat(), i));
-  return sum;
-}
-
 template <class C>
 void forward_rows(const Tensor& out, const Tensor& y, const Tensor& rstd, const Tensor& residual, const Tensor& delta,
-                  const Tensor& weight, double epsilon, int64_t first, int64_t last) {
+                  const Tensor& weight, float offset, double epsilon, int64_t first, int64_t last) {
   const int64_t width = y.cols;
   const float* w = weight.as<float>();
   for (int64_t t = first; t < last; ++t) {
@@ -63,13 +44,14 @@ void forward_rows(const Tensor& out, const Tensor& y, const Tensor& rstd, const 
     rstd.as<float>()[t] = r;
     C* to = y.row<C>(t);
     for_lanes(0, width, [&](auto d, int64_t i) HWY_ATTR {
-      store(d, hn::Mul(hn::Mul(load(d, x + i), hn::Set(d, r)), load(d, w + i)), to + i);
+      const auto factor = hn::Add(load(d, w + i), hn::Set(d, offset));
+      store(d, hn::Mul(hn::Mul(load(d, x + i), hn::Set(d, r)), factor), to + i);
     });
   }
 }
 
 template <class C>
-void apply_rows(const Tensor& y, const Tensor& x, const Tensor& rstd, const Tensor& weight, int64_t first,
+void apply_rows(const Tensor& y, const Tensor& x, const Tensor& rstd, const Tensor& weight, float offset, int64_t first,
                 int64_t last) {
   const float* w = weight.as<float>();
   for (int64_t t = first; t < last; ++t) {
@@ -77,7 +59,8 @@ void apply_rows(const Tensor& y, const Tensor& x, const Tensor& rstd, const Tens
     const float* from = x.row<float>(t);
     C* to = y.row<C>(t);
     for_lanes(0, y.cols, [&](auto d, int64_t i) HWY_ATTR {
-      store(d, hn::Mul(hn::Mul(load(d, from + i), hn::Set(d, r)), load(d, w + i)), to + i);
+      const auto factor = hn::Add(load(d, w + i), hn::Set(d, offset));
+      store(d, hn::Mul(hn::Mul(load(d, from + i), hn::Set(d, r)), factor), to + i);
     });
   }
 }
@@ -87,7 +70,7 @@ constexpr int64_t kRowGroup = 16;
 
 template <class C>
 void backward_rows(const Tensor& dx, const Tensor& dx_compute, float* dweight, const Tensor& dy, const Tensor& x,
-                   const Tensor& rstd, const Tensor& weight, int64_t first, int64_t last) {
+                   const Tensor& rstd, const Tensor& weight, float offset, int64_t first, int64_t last) {
   const int64_t width = dx.cols;
   const float* w = weight.as<float>();
   for (int64_t group = first; group < last; group += kRowGroup) {
@@ -108,11 +91,12 @@ void backward_rows(const Tensor& dx, const Tensor& dx_compute, float* dweight, c
       float* sum = dx.row<float>(t);
       C* copy = dx_compute ? dx_compute.row<C>(t) : nullptr;
       const float dot = sum_over(width, [&](auto d, int64_t i) HWY_ATTR {
-        return hn::Mul(hn::Mul(load(d, grad + i), load(d, w + i)), load(d, in + i));
+        const auto factor = hn::Add(load(d, w + i), hn::Set(d, offset));
+        return hn::Mul(hn::Mul(load(d, grad + i), factor), load(d, in + i));
       });
       const float pull = float(double(r) * double(r) * double(dot) / double(width));
       for_lanes(0, width, [&](auto d, int64_t i) HWY_ATTR {
-        const auto g = hn::Mul(load(d, grad + i), load(d, w + i));
+        const auto g = hn::Mul(load(d, grad + i), hn::Add(load(d, w + i), hn::Set(d, offset)));
         const auto centred = hn::NegMulAdd(load(d, in + i), hn::Set(d, pull), g);
         const auto v = hn::MulAdd(centred, hn::Set(d, r), load(d, sum + i));
         store(d, v, sum + i);
@@ -123,21 +107,23 @@ void backward_rows(const Tensor& dx, const Tensor& dx_compute, float* dweight, c
 }
 
 void rmsnorm_forward_rows(const Tensor& out, const Tensor& y, const Tensor& rstd, const Tensor& residual,
-                          const Tensor& delta, const Tensor& weight, double epsilon, int64_t first, int64_t last) {
+                          const Tensor& delta, const Tensor& weight, float offset, double epsilon, int64_t first,
+                          int64_t last) {
   const auto run = y.dtype == DType::kFloat32 ? forward_rows<float> : forward_rows<BFloat16>;
-  run(out, y, rstd, residual, delta, weight, epsilon, first, last);
+  run(out, y, rstd, residual, delta, weight, offset, epsilon, first, last);
 }
 
-void rmsnorm_apply_rows(const Tensor& y, const Tensor& x, const Tensor& rstd, const Tensor& weight, int64_t first,
-                        int64_t last) {
+void rmsnorm_apply_rows(const Tensor& y, const Tensor& x, const Tensor& rstd, const Tensor& weight, float offset,
+                        int64_t first, int64_t last) {
   const auto run = y.dtype == DType::kFloat32 ? apply_rows<float> : apply_rows<BFloat16>;
-  run(y, x, rstd, weight, first, last);
+  run(y, x, rstd, weight, offset, first, last);
 }
 
 void rmsnorm_backward_rows(const Tensor& dx, const Tensor& dx_compute, float* dweight, const Tensor& dy,
-                           const Tensor& x, const Tensor& rstd, const Tensor& weight, int64_t first, int64_t last) {
+                           const Tensor& x, const Tensor& rstd, const Tensor& weight, float offset, int64_t first,
+                           int64_t last) {
   const auto run = dy.dtype == DType::kFloat32 ? backward_rows<float> : backward_rows<BFloat16>;
-  run(dx, dx_compute, dweight, dy, x, rstd, weight, first, last);
+  run(dx, dx_compute, dweight, dy, x, rstd, weight, offset, first, last);
 }
 
 }  // namespace tunesmith::cpu::HWY_NAMESPACE
@@ -151,26 +137,28 @@ HWY_EXPORT(rmsnorm_apply_rows);
 HWY_EXPORT(rmsnorm_backward_rows);
 
 void CpuBackend::rmsnorm_forward(Tensor out, Tensor y, Tensor rstd, Tensor residual, Tensor delta, Tensor weight,
-                                 double epsilon) {
+                                 double offset, double epsilon) {
   parallel_ranges(threads_, y.rows, y.cols, [&](int64_t first, int64_t last) {
-    HWY_DYNAMIC_DISPATCH(rmsnorm_forward_rows)(out, y, rstd, residual, delta, weight, epsilon, first, last);
+    HWY_DYNAMIC_DISPATCH(rmsnorm_forward_rows)
+    (out, y, rstd, residual, delta, weight, float(offset), epsilon, first, last);
   });
 }
 
-void CpuBackend::rmsnorm_apply(Tensor y, Tensor x, Tensor rstd, Tensor weight) {
+void CpuBackend::rmsnorm_apply(Tensor y, Tensor x, Tensor rstd, Tensor weight, double offset) {
   parallel_ranges(threads_, y.rows, y.cols, [&](int64_t first, int64_t last) {
-    HWY_DYNAMIC_DISPATCH(rmsnorm_apply_rows)(y, x, rstd, weight, first, last);
+    HWY_DYNAMIC_DISPATCH(rmsnorm_apply_rows)(y, x, rstd, weight, float(offset), first, last);
   });
 }
 
 void CpuBackend::rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, Tensor x, Tensor rstd,
-                                  Tensor weight) {
+                                  Tensor weight, double offset) {
   // Each part sums its rows of dweight apart; the parts are then added in order.
   const int64_t width = dx.cols;
   std::vector<float> partial(dweight ? size_t(threads_ * width) : 0);
   parallel_parts(threads_, dx.rows, [&](int part, int64_t first, int64_t last) {
     HWY_DYNAMIC_DISPATCH(rmsnorm_backward_rows)
-    (dx, dx_compute, dweight ? partial.data() + part * width : nullptr, dy, x, rstd, weight, first, last);
+    (dx, dx_compute, dweight ? partial.data() + part * width : nullptr, dy, x, rstd, weight, float(offset), first,
+     last);
   });
   if (!dweight) return;
   float* sum = dweight.as<float>();

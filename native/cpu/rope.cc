@@ -1,4 +1,4 @@
-// Rotary position embedding (arXiv 2104.09864), halves convention, in place.
+// Rotary position embedding (arXiv 2104.09864), halves convention, in place, over the first elements of each head.
 #include "cpu/cpu.h"
 #include "cpu/parallel.h"
 
@@ -15,7 +15,7 @@ namespace tunesmith::cpu::HWY_NAMESPACE {
 template <class C>
 void rotate(const Tensor& x, int32_t heads, int32_t head_dim, const Tensor& table, const int32_t* positions,
             bool inverse, int64_t first, int64_t last) {
-  const int64_t half = head_dim / 2;
+  const int64_t half = table.cols / 2;
   for (int64_t t = first; t < last; ++t) {
     const float* cosine = table.row<float>(positions[t]);
     const float* sine = cosine + half;

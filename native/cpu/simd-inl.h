@@ -1,5 +1,5 @@
 // What the vector files share, once per instruction set: float32 lanes loaded from and stored to float32 or bfloat16
-// memory, loops with their tail, exp.
+// memory, loops with their tail, sums, exp and tanh.
 #if defined(TUNESMITH_CPU_SIMD_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef TUNESMITH_CPU_SIMD_INL_H_
 #undef TUNESMITH_CPU_SIMD_INL_H_
@@ -85,6 +85,25 @@ HWY_INLINE void for_lanes(int64_t first, int64_t last, const Body& body) {
   for (; i < last; ++i) body(OneFloat(), i);
 }
 
+// Σ value(d, i) over [0, n). Up to four vectors per step, so that the additions do not wait for one another.
+template <class Value>
+HWY_INLINE float sum_over(int64_t n, const Value& value) {
+  const FloatTag d;
+  const int64_t lanes = int64_t(hn::Lanes(d));
+  auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
+  int64_t i = 0;
+  for (; i + 4 * lanes <= n; i += 4 * lanes) {
+    s0 = hn::Add(s0, value(d, i));
+    s1 = hn::Add(s1, value(d, i + lanes));
+    s2 = hn::Add(s2, value(d, i + 2 * lanes));
+    s3 = hn::Add(s3, value(d, i + 3 * lanes));
+  }
+  for (; i + lanes <= n; i += lanes) s0 = hn::Add(s0, value(d, i));
+  float sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3))));
+  for (; i < n; ++i) sum += hn::GetLane(value(OneFloat(), i));
+  return sum;
+}
+
 // e^x within 2 ulp; 0 below -87.33, where the result would be subnormal, and infinity above 88. NaN stays NaN: on x86
 // Max and Min return their second operand where either is NaN.
 template <class D, class V>
@@ -108,6 +127,21 @@ HWY_INLINE V exp(D d, V x) {
   const auto power = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 127))));
   const auto result = hn::IfThenElse(subnormal, hn::Zero(d), hn::Mul(fraction, power));
   return hn::IfThenElse(large, hn::Set(d, std::numeric_limits<float>::infinity()), result);
+}
+
+// tanh x within 2 ulp: a polynomial near 0, where 1 - 2 / (e^2x + 1) would lose its digits. NaN stays NaN.
+template <class D, class V>
+HWY_INLINE V tanh(D d, V x) {
+  const auto one = hn::Set(d, 1.0f), magnitude = hn::Abs(x), z = hn::Mul(x, x);
+  auto near = hn::Set(d, -5.70498872745e-3f);
+  near = hn::MulAdd(near, z, hn::Set(d, 2.06390887954e-2f));
+  near = hn::MulAdd(near, z, hn::Set(d, -5.37397155531e-2f));
+  near = hn::MulAdd(near, z, hn::Set(d, 1.33314422036e-1f));
+  near = hn::MulAdd(near, z, hn::Set(d, -3.33332819422e-1f));
+  near = hn::MulAdd(hn::Mul(near, z), x, x);
+  const auto power = exp(d, hn::Add(magnitude, magnitude));
+  const auto far = hn::Sub(one, hn::Div(hn::Set(d, 2.0f), hn::Add(power, one)));
+  return hn::IfThenElse(hn::Lt(magnitude, hn::Set(d, 0.625f)), near, hn::CopySign(far, x));
 }
 
 }  // namespace tunesmith::cpu::HWY_NAMESPACE

@@ -70,16 +70,19 @@ void DeviceBatch::load(Backend& backend, const DecoderSpec& spec, const MicroBat
   sequence_of_row.clear();
   row_weights.clear();
 
-  std::vector<int32_t> index(count), lengths, offsets, rows_host, row_positions, row_index, row_offsets{0}, row_targets;
+  std::vector<int32_t> index(count), rope_positions = batch.positions, lengths, offsets, rows_host, row_positions,
+                                     row_index, row_offsets{0}, row_targets;
   for (int32_t b = 0; b < sequences; b++) {
     const int32_t first = batch.cu_seqlens[b], end = batch.cu_seqlens[b + 1];
     offsets.push_back(first);
     lengths.push_back(end - first);
+    if (spec.long_rope_threshold > 0 && end - first > spec.long_rope_threshold)
+      for (int32_t t = first; t < end; t++) rope_positions[t] += int32_t(spec.max_positions);
     for (int32_t t = first; t < end; t++) {
       index[t] = t - first;
       if (!every_row && batch.weights[t] == 0) continue;
       rows_host.push_back(t);
-      row_positions.push_back(batch.positions[t]);
+      row_positions.push_back(rope_positions[t]);
       row_index.push_back(t - first);
       row_targets.push_back(batch.weights[t] > 0 ? batch.targets[t] : 0);
       row_weights.push_back(batch.weights[t]);
@@ -99,7 +102,7 @@ void DeviceBatch::load(Backend& backend, const DecoderSpec& spec, const MicroBat
     backend.upload(device, host.data(), host.size() * sizeof(int32_t));
   };
   put(tokens, batch.tokens, padded_tokens);
-  put(positions, batch.positions, padded_tokens);
+  put(positions, rope_positions, padded_tokens);
   put(q_positions, index, padded_tokens);
   put(q_offsets, batch.cu_seqlens, sequences + 1);
   put(k_offsets, offsets, sequences);
@@ -135,7 +138,8 @@ void DeviceBatch::load_numbers(Backend& backend, const MicroBatch& batch) {
   backend.upload(supervised_numbers, of_rows.data(), of_rows.size() * sizeof(int32_t));
 }
 
-void DeviceBatch::load_decoding(Backend& backend, const int32_t* new_tokens, int64_t new_count, int64_t position) {
+void DeviceBatch::load_decoding(Backend& backend, const int32_t* new_tokens, int64_t new_count, int64_t position,
+                                int64_t rope_offset) {
   count = new_count;
   sequences = 1;
   rows = padded_rows = 1;
@@ -144,16 +148,20 @@ void DeviceBatch::load_decoding(Backend& backend, const int32_t* new_tokens, int
     backend.upload(device, host.data(), host.size() * sizeof(int32_t));
   };
   std::vector<int32_t> padded(new_tokens, new_tokens + new_count), index(static_cast<size_t>(padded_tokens), 0);
+  std::vector<int32_t> rope_index = index;
   padded.resize(static_cast<size_t>(padded_tokens), 0);
-  for (int64_t i = 0; i < count; i++) index[i] = int32_t(position + i);
+  for (int64_t i = 0; i < count; i++) {
+    index[i] = int32_t(position + i);
+    rope_index[i] = int32_t(rope_offset + position + i);
+  }
   put(tokens, padded);
-  put(positions, index);
+  put(positions, rope_index);
   put(q_positions, index);
   put(q_offsets, {0, int32_t(count)});
   put(k_offsets, {0});
   put(k_lengths, {int32_t(position + count)});
   put(supervised_rows, {int32_t(count - 1)});
-  put(supervised_positions, {int32_t(position + count - 1)});
+  put(supervised_positions, {int32_t(rope_offset + position + count - 1)});
   put(supervised_q_positions, {int32_t(position + count - 1)});
   put(supervised_offsets, {0, 1});
 }

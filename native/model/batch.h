@@ -43,8 +43,9 @@ class DeviceBatch {
   void load(Backend& backend, const DecoderSpec& spec, const MicroBatch& batch, bool every_row);
 
   // One sequence whose new tokens start at `position` of the key/value cache; only the last row is supervised. Decoding
-  // a few tokens is not padded. Checked by the caller.
-  void load_decoding(Backend& backend, const int32_t* new_tokens, int64_t new_count, int64_t position);
+  // a few tokens is not padded. Rotary positions start `rope_offset` later. Checked by the caller.
+  void load_decoding(Backend& backend, const int32_t* new_tokens, int64_t new_count, int64_t position,
+                     int64_t rope_offset);
 
   AttentionBatch attention() const { return {sequences, q_offsets, k_offsets, k_lengths, q_positions}; }
   AttentionBatch supervised_attention() const {
@@ -61,13 +62,14 @@ class DeviceBatch {
 
   // Device arrays, int32.
   int32_t* tokens = nullptr;                  // [T]
-  int32_t* positions = nullptr;               // [T] for the rotary table
+  int32_t* positions = nullptr;               // [T] rows of the rotary table: of long conversations, where the model
+                                              // has a second table for them, in that one
   int32_t* q_positions = nullptr;             // [T] index within the sequence
   int32_t* q_offsets = nullptr;               // [B + 1]
   int32_t* k_offsets = nullptr;               // [B]
   int32_t* k_lengths = nullptr;               // [B]
   int32_t* supervised_rows = nullptr;         // [R] token index of each row that carries loss
-  int32_t* supervised_positions = nullptr;    // [R] for the rotary table
+  int32_t* supervised_positions = nullptr;    // [R] the same of the rows that carry loss
   int32_t* supervised_q_positions = nullptr;  // [R]
   int32_t* supervised_offsets = nullptr;      // [B + 1]
   int32_t* targets = nullptr;                 // [R]

@@ -17,6 +17,18 @@ void Decoder::remember(size_t layer, Tensor& k, Tensor& v) {
   v = cache_v_[layer].slice_rows(0, end);
 }
 
+// Runs new tokens, in pieces of what fits a micro-batch.
+void Decoder::decode(const int32_t* tokens, int64_t count, int64_t position, bool is_long,
+                     const std::atomic<bool>& cancel) {
+  for (int64_t done = 0; done < count;) {
+    const int64_t step = std::min(count - done, options_.limits.tokens);
+    cache_position_ = position + done;
+    batch_->load_decoding(backend_, tokens + done, step, cache_position_, is_long ? spec_.max_positions : 0);
+    forward(cancel);
+    done += step;
+  }
+}
+
 std::vector<float> Decoder::extend(const std::vector<int32_t>& tokens, int64_t position,
                                    const std::atomic<bool>& cancel) {
   const int64_t count = int64_t(tokens.size());
@@ -35,12 +47,16 @@ std::vector<float> Decoder::extend(const std::vector<int32_t>& tokens, int64_t p
     int64_t& position;
     ~Guard() { position = -1; }
   } guard{cache_position_};
-  for (int64_t done = 0; done < count;) {
-    const int64_t step = std::min(count - done, options_.limits.tokens);
-    cache_position_ = position + done;
-    batch_->load_decoding(backend_, tokens.data() + done, step, cache_position_);
-    forward(cancel);
-    done += step;
+  if (spec_.long_rope_threshold == 0) {
+    decode(tokens.data(), count, position, false, cancel);
+  } else {
+    cached_tokens_.resize(size_t(position));
+    cached_tokens_.insert(cached_tokens_.end(), tokens.begin(), tokens.end());
+    // A conversation that grows long, or is taken back to a short one, changes its rotary table, and all its keys.
+    const bool is_long = position + count > spec_.long_rope_threshold;
+    const int64_t kept = is_long == cache_is_long_ ? position : 0;
+    cache_is_long_ = is_long;
+    decode(cached_tokens_.data() + kept, position + count - kept, kept, is_long, cancel);
   }
 
   std::vector<float> result(size_t(spec_.vocab_size));

@@ -26,8 +26,7 @@ Decoder::Decoder(const DecoderSpec& spec, const DecoderOptions& options, Backend
       compute_(options.compute),
       wide_(wide(options.compute)),
       max_tokens_(round_up(options.limits.tokens, backend.row_bucket())),
-      max_rows_(round_up(std::min(options.limits.supervised, options.limits.tokens), backend.row_bucket())),
-      attention_shape_{spec.heads, spec.kv_heads, spec.head_dim, spec.attention_scale} {
+      max_rows_(round_up(std::min(options.limits.supervised, options.limits.tokens), backend.row_bucket())) {
   spec_.validate();
   if (!backend.supports(compute_))
     throw CodedError("ERR_UNSUPPORTED_DTYPE",
@@ -69,8 +68,16 @@ void Decoder::reserve_layer(Arena& arena, LayerActivations& layer, bool last, bo
   const auto kind = MemoryKind::kActivations;
   const int64_t hidden = spec_.hidden_size, q = spec_.q_size(), kv = spec_.kv_size();
   const int64_t rows = inner ? max_tokens_ : max_rows_;
+  const int64_t statistics = spec_.norm == NormKind::kLayer ? 2 : 1;
   if (!options_.recompute || !options_.training) arena.reserve(kind, layer.x, wide_, max_tokens_, hidden);
-  arena.reserve(kind, layer.attention_rstd, wide_, 1, max_tokens_);
+  if (spec_.pre_norms()) {
+    arena.reserve(kind, layer.attention_statistics, wide_, statistics, max_tokens_);
+    arena.reserve(kind, layer.mlp_statistics, wide_, statistics, rows);
+  }
+  if (spec_.post_norms()) {
+    arena.reserve(kind, layer.attention_out, compute_, rows, hidden);
+    arena.reserve(kind, layer.mlp_out, compute_, rows, hidden);
+  }
   if (inner) arena.reserve(kind, layer.qkv, compute_, rows, q + 2 * kv);
   if (last) {
     arena.reserve(kind, layer.q, compute_, max_rows_, q);
@@ -78,20 +85,26 @@ void Decoder::reserve_layer(Arena& arena, LayerActivations& layer, bool last, bo
   }
   arena.reserve(kind, layer.attended, compute_, rows, q);
   arena.reserve(kind, layer.lse, wide_, rows, spec_.heads);
-  arena.reserve(kind, layer.middle, wide_, rows, hidden);
-  arena.reserve(kind, layer.mlp_rstd, wide_, 1, rows);
-  arena.reserve(kind, layer.gate_up, compute_, rows, 2 * spec_.intermediate_size);
+  if (!spec_.parallel_residual) {
+    arena.reserve(kind, layer.middle, wide_, rows, hidden);
+  } else if (last) {
+    arena.reserve(kind, layer.middle, wide_, max_rows_, hidden);
+  }
+  arena.reserve(kind, layer.gate_up, compute_, rows, parameters_->mlp_width());
 }
 
 void Decoder::reserve_scratch(Arena& arena) {
   const auto kind = MemoryKind::kScratch;
   const int64_t hidden = spec_.hidden_size, inner = spec_.intermediate_size, q = spec_.q_size(), kv = spec_.kv_size();
   const int64_t bucket = backend_.row_bucket(), t = max_tokens_, r = max_rows_;
-  arena.reserve(kind, rope_table_, wide_, spec_.max_positions, spec_.head_dim);
+  if (!spec_.ropes.empty())
+    arena.reserve(kind, rope_tables_, wide_, int64_t(spec_.ropes.size()) * spec_.max_positions, spec_.rotary_dim);
   arena.reserve(kind, norm_, compute_, t, hidden);
   arena.reserve(kind, norm_rows_, compute_, r, hidden);
   arena.reserve(kind, delta_, compute_, t, hidden);
   arena.reserve(kind, act_, compute_, t, inner);
+  if (spec_.qk_norm != QkNorm::kNone) arena.reserve(kind, qk_, compute_, t, q + kv);
+  if (spec_.parallel_residual) arena.reserve(kind, stream_, wide_, t, hidden);
   if (options_.training) {
     arena.reserve(kind, dx_, wide_, t, hidden);
     arena.reserve(kind, dx_rows_, wide_, r, hidden);
@@ -107,7 +120,7 @@ void Decoder::reserve_scratch(Arena& arena) {
     arena.reserve(kind, dkv_, compute_, t, 2 * kv);
   }
   arena.reserve(MemoryKind::kActivations, output_, wide_, r, hidden);
-  arena.reserve(MemoryKind::kActivations, output_rstd_, wide_, 1, r);
+  arena.reserve(MemoryKind::kActivations, output_statistics_, wide_, spec_.norm == NormKind::kLayer ? 2 : 1, r);
   arena.reserve(MemoryKind::kActivations, hidden_, compute_, r, hidden);
   arena.reserve(kind, nll_, wide_, 1, r);
   arena.reserve_ints(kind, correct_, r);
@@ -115,7 +128,8 @@ void Decoder::reserve_scratch(Arena& arena) {
   const int64_t fitting = std::max<int64_t>(1, kLogitsBytes / (spec_.vocab_size * int64_t(size_of(wide_))));
   const int64_t chunk = std::min(r, std::max(bucket, fitting / bucket * bucket));
   arena.reserve(MemoryKind::kLogits, logits_, wide_, chunk, spec_.vocab_size);
-  if (options_.training && compute_ != wide_)
+  // The slope of a soft cap is made of the logits, which must then outlive their gradient.
+  if (options_.training && (compute_ != wide_ || spec_.logit_softcap != 0))
     arena.reserve(MemoryKind::kLogits, dlogits_, compute_, chunk, spec_.vocab_size);
 
   for (const Linear* linear : parameters_->linears()) {
@@ -132,36 +146,40 @@ void Decoder::reserve_scratch(Arena& arena) {
   if (!parameters_->adapters().modules.empty()) reserve_adapted(arena);
   // One op at a time: they share it.
   const int64_t longest = std::min(std::max(options_.limits.tokens, options_.cache_tokens), spec_.max_positions);
-  backend_scratch_bytes_ = std::max(
-      backend_scratch_bytes_, backend_.attention_scratch_bytes(attention_shape_, compute_, longest, options_.training));
+  backend_scratch_bytes_ =
+      std::max(backend_scratch_bytes_,
+               backend_.attention_scratch_bytes(attention_shape(0), compute_, longest, options_.training));
   if (backend_scratch_bytes_) arena.reserve(kind, backend_scratch_, backend_scratch_bytes_);
 }
 
 void Decoder::attach() {
   parameters_->attach();
   backend_.set_scratch(backend_scratch_, backend_scratch_bytes_);
-  upload_rope_table();
+  upload_rope_tables();
   for (const Tensor& grads : {parameters_->matrix_grads(), parameters_->vector_grads()})
     if (grads) backend_.zero(grads.data, size_t(grads.size()) * size_of(wide_));
 }
 
 // The angle is rounded to float32 as Transformers has it, so that long contexts agree to the last bit that matters.
-void Decoder::upload_rope_table() {
-  const int64_t half = spec_.head_dim / 2;
-  std::vector<double> row(size_t(spec_.head_dim));
+void Decoder::upload_rope_tables() {
+  const int64_t half = spec_.rotary_dim / 2;
+  std::vector<double> row(size_t(spec_.rotary_dim));
   std::vector<float> narrow(row.size());
-  for (int64_t p = 0; p < spec_.max_positions; p++) {
-    for (int64_t i = 0; i < half; i++) {
-      const double angle = float(p) * float(spec_.ropes[0].inverse_frequencies[size_t(i)]);
-      row[size_t(i)] = std::cos(angle);
-      row[size_t(half + i)] = std::sin(angle);
-    }
-    const Tensor target = rope_table_.slice_rows(p, 1);
-    if (wide_ == DType::kFloat64) {
-      backend_.upload(target.data, row.data(), row.size() * sizeof(double));
-    } else {
-      std::copy(row.begin(), row.end(), narrow.begin());
-      backend_.upload(target.data, narrow.data(), narrow.size() * sizeof(float));
+  for (size_t table = 0; table < spec_.ropes.size(); table++) {
+    const RopeTable& rope = spec_.ropes[table];
+    for (int64_t p = 0; p < spec_.max_positions; p++) {
+      for (int64_t i = 0; i < half; i++) {
+        const double angle = float(p) * float(rope.inverse_frequencies[size_t(i)]);
+        row[size_t(i)] = rope.scale * std::cos(angle);
+        row[size_t(half + i)] = rope.scale * std::sin(angle);
+      }
+      const Tensor target = rope_tables_.slice_rows(int64_t(table) * spec_.max_positions + p, 1);
+      if (wide_ == DType::kFloat64) {
+        backend_.upload(target.data, row.data(), row.size() * sizeof(double));
+      } else {
+        std::copy(row.begin(), row.end(), narrow.begin());
+        backend_.upload(target.data, narrow.data(), narrow.size() * sizeof(float));
+      }
     }
   }
 }
@@ -178,13 +196,13 @@ void Decoder::initialize(uint64_t seed, double std) {
   std::vector<double> values;
   for (const Parameter& p : parameters_->all()) {
     if (is_adapter(p.name)) continue;
-    const bool norm = p.name.ends_with("norm.weight");
+    const bool one = p.name.ends_with("norm.weight") && !spec_.norm_unit_offset;
     const uint64_t stream = hash_name(p.name);
     for (int64_t first = 0; first < p.value.size(); first += kChunk) {
       const int64_t count = std::min(kChunk, p.value.size() - first);
       values.resize(size_t(count));
       for (int64_t i = 0; i < count; i++)
-        values[size_t(i)] = norm ? 1 : p.is_vector ? 0 : std * philox_normal(seed, stream, uint64_t(first + i));
+        values[size_t(i)] = one ? 1 : p.is_vector ? 0 : std * philox_normal(seed, stream, uint64_t(first + i));
       parameters_->write(backend_, p.name, first, DType::kFloat64, values.data(), count);
     }
   }
@@ -207,6 +225,7 @@ LossSums Decoder::accumulate(const MicroBatch& batch, double weight_sum, bool fi
       clear(parameters_->matrix_grads());
     else if (!spec_.tied_embeddings && parameters_->embedding_grad)
       clear(parameters_->embedding_grad);
+    if (parameters_->position_embedding_grad) clear(parameters_->position_embedding_grad);
   }
   if (batch_->rows == 0) return {0, 0, 0, 0, std::vector<double>(size_t(batch_->sequences), 0.0)};
   // Forgotten however this is left, so that an evaluation after a cancelled step drops nothing.

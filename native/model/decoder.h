@@ -4,6 +4,10 @@
 //   per layer:  x' = x + o(attention(rope(qkv(norm(x)))));  x'' = x' + down(act(gate(norm(x'))) · up(norm(x')))
 //   loss over the rows that carry it: cross-entropy of head(norm(x_last))
 //
+// That is a Llama; DecoderSpec says what else there is. Norms may stand behind a block instead of before it, or in both
+// places (norms.cc), q and k may have norms of their own (attention_block.cc), the MLP may have no gate (mlp_block.cc),
+// and with a parallel residual both blocks read x: x'' = x + attention(norm(x)) + mlp(norm(x)).
+//
 // The residual stream is kept in `wide`, everything that a matmul reads in `compute`. The last layer projects keys and
 // values of all rows, but queries, attention output and MLP of the R supervised rows only: nothing after them is
 // needed.
@@ -43,17 +47,21 @@ struct LossSums {
   std::vector<double> per_sequence;  // [B] Σ weight · nll
 };
 
-// What forward keeps of one layer for its backward. Rows are T, in the last layer R except for x and kv.
+// What forward keeps of one layer for its backward. Rows are T, in the last layer R except for x and kv. Statistics are
+// those of the norm's op: [1, T] for RMSNorm, [2, T] for LayerNorm.
 struct LayerActivations {
-  Tensor x;               // [T, H] wide: layer input
-  Tensor attention_rstd;  // [T] wide
-  Tensor qkv;             // [T, (Hq + 2 Hkv) D] compute, rotated; not in the last layer
-  Tensor q, kv;           // last layer: [R, Hq D] and [T, 2 Hkv D] compute
-  Tensor attended;        // [T, Hq D] compute
-  Tensor lse;             // [T, Hq] wide
-  Tensor middle;          // [T, H] wide: residual stream between attention and MLP
-  Tensor mlp_rstd;        // [T] wide
-  Tensor gate_up;         // [T, 2 I] compute
+  Tensor x;                     // [T, H] wide: layer input
+  Tensor attention_statistics;  // wide
+  Tensor qkv;                   // [T, (Hq + 2 Hkv) D] compute; q and k rotated, or with qk-norm as projected
+  Tensor q, kv;                 // last layer: [R, Hq D] and [T, 2 Hkv D] compute
+  Tensor attended;              // [T, Hq D] compute
+  Tensor lse;                   // [T, Hq] wide
+  Tensor attention_out;         // [T, H] compute: the block's projection, where a norm stands behind it
+  Tensor middle;                // [T, H] wide: what the MLP's norm reads, the stream between attention and MLP; with a
+                                // parallel residual that is x, of which the last layer keeps its rows here
+  Tensor mlp_statistics;        // wide
+  Tensor gate_up;               // [T, 2 I] compute; [T, I] without gates
+  Tensor mlp_out;               // [T, H] compute: as attention_out
 };
 
 class Decoder {
@@ -100,21 +108,29 @@ class Decoder {
 
   void reserve_layer(Arena& arena, LayerActivations& layer, bool last, bool inner);
   void reserve_scratch(Arena& arena);
-  void upload_rope_table();
+  void upload_rope_tables();
 
-  // forward.cc. What a layer adds last is left in delta_ and joins the residual stream in the next layer's norm.
+  // forward.cc. What a block adds is left in delta_ and joins the residual stream in the next norm.
   void forward(const std::atomic<bool>& cancel);
   void forward_layer(size_t layer, bool again);
-  void forward_attention(size_t layer, Tensor norm);
-  void forward_last_attention(size_t layer, Tensor norm);
-  void forward_mlp(size_t layer, int64_t rows, Tensor residual, bool again);
   void forward_linear(Tensor y, Tensor x, const Linear& linear);
   // backward.cc
   void backward(bool first, const std::atomic<bool>& cancel);
-  void backward_mlp(size_t layer, Tensor dx, Tensor dx_compute, bool first);
+  void backward_linear(Tensor dx, Tensor dy, Tensor x, Linear& linear, bool first);
+  // attention_block.cc
+  AttentionShape attention_shape(size_t layer) const;
+  void rotate(size_t layer, Tensor x, int32_t heads, const int32_t* positions, bool inverse);
+  Tensor normalise_and_rotate(size_t layer, Tensor x, Tensor room, int32_t heads, const Norm& norm,
+                              const int32_t* positions, bool again);
+  void backward_normalise_and_rotate(size_t layer, Tensor dx, Tensor x, int32_t heads, const Norm& norm,
+                                     const int32_t* positions);
+  void rotated_qk(size_t layer, Tensor qkv, Tensor& q, Tensor& k, bool again);
+  void rotated_last_qk(size_t layer, Tensor& q, Tensor& k, bool again);
+  void forward_attention(size_t layer, Tensor norm, bool again);
+  void forward_last_attention(size_t layer, Tensor norm);
+  void backward_attention_output(size_t layer, Tensor dx, Tensor dx_compute, bool first);
   void backward_attention(size_t layer, bool first);
   void backward_last_attention(size_t layer, bool first);
-  void backward_linear(Tensor dx, Tensor dy, Tensor x, Linear& linear, bool first);
   // adapted.cc
   void reserve_adapted(Arena& arena);
   void prepare_adapters();
@@ -125,31 +141,46 @@ class Decoder {
   void forward_adapted(Tensor y, Tensor x, const Linear& linear);
   void backward_adapted(Tensor dx, Tensor dy, Tensor x, Linear& linear);
   void backward_magnitudes(Tensor dy, Tensor in, const Linear& linear);
+  // mlp_block.cc
+  Tensor mlp_input(size_t layer, int64_t rows);
+  void forward_mlp(size_t layer, int64_t rows, Tensor residual, bool again);
+  void backward_mlp(size_t layer, Tensor dx, Tensor dx_compute, bool first);
+  // norms.cc
+  Tensor forward_norm(Tensor out, Tensor y, Tensor statistics, Tensor residual, Tensor delta, const Norm& norm);
+  Tensor apply_norm(Tensor y, Tensor x, Tensor statistics, const Norm& norm);
+  void backward_norm(Tensor dx, Tensor dx_compute, Tensor dy, Tensor x, Tensor statistics, const Norm& norm);
+  void finish_block(Tensor delta, Tensor projected, const Norm& norm);
+  Tensor backward_finish(Tensor dy, Tensor projected, const Norm& norm);
+  double norm_offset() const { return spec_.norm_unit_offset ? 1 : 0; }
+  // The stream behind a layer's attention, to which the MLP's delta will be added.
+  Tensor stream(size_t layer, int64_t rows);
   // head.cc
   Tensor logits_of(int64_t first, int64_t count);
   LossSums head(bool training, double scale, bool first);
   // cache.cc
   void remember(size_t layer, Tensor& k, Tensor& v);
+  void decode(const int32_t* tokens, int64_t count, int64_t position, bool is_long, const std::atomic<bool>& cancel);
 
   DecoderSpec spec_;
   DecoderOptions options_;
   Backend& backend_;
   DType compute_, wide_;
   int64_t max_tokens_, max_rows_;  // rounded up to the backend's bucket
-  AttentionShape attention_shape_;
 
   std::unique_ptr<Parameters> parameters_;
   std::unique_ptr<DeviceBatch> batch_;
   size_t first_trained_ = 0;  // layers that backward reaches start here; all of them are below it where none does
   std::vector<LayerActivations> saved_;
   std::vector<Tensor> inputs_;  // with recompute: [T, H] wide per slot
-  Tensor rope_table_;           // [P, D] wide
+  Tensor rope_tables_;          // [tables · P, rotary_dim] wide, one after the other
 
   // Scratch, valid within one layer.
   Tensor norm_;       // [T, H] compute: normalised input of a matmul
   Tensor delta_;      // [T, H] compute: what a block adds to the residual stream
-  Tensor act_;        // [T, I] compute: gated activation
+  Tensor act_;        // [T, I] compute: what the MLP's activation makes
   Tensor norm_rows_;  // [R, H] compute: rows of norm_ that carry loss, last layer
+  Tensor qk_;         // [T, (Hq + Hkv) D] compute: q and k normalised and rotated, where they have norms
+  Tensor stream_;     // [T, H] wide: the stream behind the attention, with a parallel residual
   // Backward only.
   Tensor dx_, dx_compute_;            // [T, H] wide and its rounded copy: gradient of the residual stream
   Tensor dx_rows_, dx_rows_compute_;  // [R, H] the same after the last layer's keys and values
@@ -166,15 +197,18 @@ class Decoder {
   bool merged_ = false;
   // Head.
   Tensor output_;               // [R, H] wide: residual stream after the last layer
-  Tensor output_rstd_;          // [R] wide
+  Tensor output_statistics_;    // [1 or 2, R] wide
   Tensor hidden_;               // [R, H] compute
   Tensor logits_;               // [C, V] wide
-  Tensor dlogits_;              // [C, V] compute; empty where compute is wide: then it overwrites the logits
+  Tensor dlogits_;              // [C, V] compute; empty where it overwrites the logits
   Tensor nll_;                  // [R] wide
   int32_t* correct_ = nullptr;  // [R]
 
   std::vector<Tensor> cache_k_, cache_v_;  // per layer [cache_tokens, Hkv D] compute
   int64_t cache_position_ = -1;            // while decoding: where the new keys and values go
+  // Where the rotary table depends on the conversation's length: what is cached, and of which table its keys are.
+  std::vector<int32_t> cached_tokens_;
+  bool cache_is_long_ = false;
   void* backend_scratch_ = nullptr;
   size_t backend_scratch_bytes_ = 0;
 };

@@ -6,6 +6,8 @@ namespace tunesmith {
 Tensor Decoder::logits_of(int64_t first, int64_t count) {
   const Tensor logits = logits_.slice_rows(0, count);
   forward_linear(logits, hidden_.slice_rows(first, count), parameters_->head);
+  if (spec_.logit_scale != 1) backend_.scale_columns(logits, logits, {}, spec_.logit_scale, 0, {});
+  if (spec_.logit_softcap != 0) backend_.softcap_forward(logits, spec_.logit_softcap);
   return logits;
 }
 
@@ -21,8 +23,9 @@ LossSums Decoder::head(bool training, double scale, bool first) {
     Tensor dlogits;
     if (training) dlogits = dlogits_ ? dlogits_.slice_rows(0, size) : logits;
     backend_.cross_entropy(logits, dlogits, nll_.slice_cols(start, size), correct_ + start, batch_->targets + start,
-                           batch_->weights.slice_cols(start, size), scale);
+                           batch_->weights.slice_cols(start, size), scale * spec_.logit_scale);
     if (!training) continue;
+    if (spec_.logit_softcap != 0) backend_.softcap_backward(dlogits, logits, spec_.logit_softcap);
     Linear& head = parameters_->head;
     const Tensor hidden = hidden_.slice_rows(start, size);
     backward_linear(dnorm_rows_.slice_rows(start, size), dlogits, hidden, head, first && start == 0);

@@ -7,33 +7,13 @@ namespace tunesmith {
 Parameters::Parameters(const DecoderSpec& spec, DType compute, const TrainingOptions& options, const Backend& backend,
                        Arena& arena)
     : spec_(spec), compute_(compute), options_(options) {
-  const int64_t hidden = spec.hidden_size, q = spec.q_size(), kv = spec.kv_size(), inner = spec.intermediate_size;
+  const int64_t hidden = spec.hidden_size;
   add("embedding.weight", false, spec.vocab_size, hidden);
+  if (spec.learned_positions > 0) add("position_embedding.weight", false, spec.learned_positions, hidden);
   if (!spec.tied_embeddings) add("head.weight", false, spec.vocab_size, hidden);
-  for (int64_t i = 0; i < spec.layers; i++) {
-    const std::string layer = "layers." + std::to_string(i) + ".";
-    add(layer + "attention_norm.weight", true, 1, hidden);
-    add(layer + "attention.q.weight", false, q, hidden);
-    add(layer + "attention.k.weight", false, kv, hidden);
-    add(layer + "attention.v.weight", false, kv, hidden);
-    if (spec.attention_bias) {
-      add(layer + "attention.q.bias", true, 1, q);
-      add(layer + "attention.k.bias", true, 1, kv);
-      add(layer + "attention.v.bias", true, 1, kv);
-    }
-    add(layer + "attention.o.weight", false, hidden, q);
-    if (spec.attention_output_bias) add(layer + "attention.o.bias", true, 1, hidden);
-    add(layer + "mlp_norm.weight", true, 1, hidden);
-    add(layer + "mlp.gate.weight", false, inner, hidden);
-    add(layer + "mlp.up.weight", false, inner, hidden);
-    add(layer + "mlp.down.weight", false, hidden, inner);
-    if (spec.mlp_bias) {
-      add(layer + "mlp.gate.bias", true, 1, inner);
-      add(layer + "mlp.up.bias", true, 1, inner);
-      add(layer + "mlp.down.bias", true, 1, hidden);
-    }
-  }
-  add("final_norm.weight", true, 1, hidden);
+  for (int64_t i = 0; i < spec.layers; i++) add_layer("layers." + std::to_string(i) + ".");
+  add_norm("final_norm", hidden);
+  if (spec.head_bias) add("head.bias", true, 1, spec.vocab_size);
   add_adapters();
 
   assign_groups();
@@ -85,19 +65,56 @@ void Parameters::reserve_quantized(Arena& arena) {
   }
 }
 
+void Parameters::add_norm(const std::string& name, int64_t width) {
+  add(name + ".weight", true, 1, width);
+  if (spec_.norm_bias) add(name + ".bias", true, 1, width);
+}
+
+// What one matmul reads (q, k and v; gate and up) is added without anything of its kind between.
+void Parameters::add_layer(const std::string& prefix) {
+  const int64_t hidden = spec_.hidden_size, q = spec_.q_size(), kv = spec_.kv_size(), inner = spec_.intermediate_size;
+  const bool gated = spec_.mlp == MlpKind::kGated;
+  if (spec_.pre_norms()) add_norm(prefix + "attention_norm", hidden);
+  add(prefix + "attention.q.weight", false, q, hidden);
+  add(prefix + "attention.k.weight", false, kv, hidden);
+  add(prefix + "attention.v.weight", false, kv, hidden);
+  if (spec_.attention_bias) {
+    add(prefix + "attention.q.bias", true, 1, q);
+    add(prefix + "attention.k.bias", true, 1, kv);
+    add(prefix + "attention.v.bias", true, 1, kv);
+  }
+  if (spec_.qk_norm != QkNorm::kNone) {
+    const bool full = spec_.qk_norm == QkNorm::kFull;
+    add_norm(prefix + "attention.q_norm", full ? q : spec_.head_dim);
+    add_norm(prefix + "attention.k_norm", full ? kv : spec_.head_dim);
+  }
+  add(prefix + "attention.o.weight", false, hidden, q);
+  if (spec_.attention_output_bias) add(prefix + "attention.o.bias", true, 1, hidden);
+  if (spec_.post_norms()) add_norm(prefix + "attention_post_norm", hidden);
+  if (spec_.pre_norms()) add_norm(prefix + "mlp_norm", hidden);
+  if (gated) add(prefix + "mlp.gate.weight", false, inner, hidden);
+  add(prefix + "mlp.up.weight", false, inner, hidden);
+  add(prefix + "mlp.down.weight", false, hidden, inner);
+  if (spec_.mlp_bias) {
+    if (gated) add(prefix + "mlp.gate.bias", true, 1, inner);
+    add(prefix + "mlp.up.bias", true, 1, inner);
+    add(prefix + "mlp.down.bias", true, 1, hidden);
+  }
+  if (spec_.post_norms()) add_norm(prefix + "mlp_post_norm", hidden);
+}
+
 void Parameters::attach() {
   attach_views();
-  const int64_t hidden = spec_.hidden_size;
-  const auto norm = [&](const std::string& name, Tensor& value, Tensor& grad) {
-    value = joined(name, hidden);
-    if (const Parameter& p = find(name); p.trained()) grad = vector(p.grad.data, p.grad.dtype, hidden);
-  };
   layers.resize(size_t(spec_.layers));
   for (size_t i = 0; i < layers.size(); i++) {
     LayerParameters& layer = layers[i];
     const std::string name = "layers." + std::to_string(i) + ".";
-    norm(name + "attention_norm.weight", layer.attention_norm, layer.attention_norm_grad);
-    norm(name + "mlp_norm.weight", layer.mlp_norm, layer.mlp_norm_grad);
+    layer.attention_norm = norm(name + "attention_norm");
+    layer.mlp_norm = norm(name + "mlp_norm");
+    layer.attention_post_norm = norm(name + "attention_post_norm");
+    layer.mlp_post_norm = norm(name + "mlp_post_norm");
+    layer.q_norm = norm(name + "attention.q_norm");
+    layer.k_norm = norm(name + "attention.k_norm");
     if (i + 1 < layers.size()) {
       layer.qkv = linear(name + "attention.", {"q", "k", "v"});
     } else {
@@ -105,21 +122,43 @@ void Parameters::attach() {
       layer.kv = linear(name + "attention.", {"k", "v"});
     }
     layer.o = linear(name + "attention.", {"o"});
-    layer.gate_up = linear(name + "mlp.", {"gate", "up"});
+    layer.gate_up =
+        spec_.mlp == MlpKind::kGated ? linear(name + "mlp.", {"gate", "up"}) : linear(name + "mlp.", {"up"});
     layer.down = linear(name + "mlp.", {"down"});
   }
-  norm("final_norm.weight", final_norm, final_norm_grad);
+  final_norm = norm("final_norm");
   const Parameter& table = find("embedding.weight");
   embedding = table.value;
   embedding_grad = table.grad;
+  if (const Parameter* positions = try_find("position_embedding.weight")) {
+    position_embedding = positions->value;
+    position_embedding_grad = positions->grad;
+  }
   const std::string output = spec_.tied_embeddings ? "embedding.weight" : "head.weight";
   head = {{find(output).value, compute_, nullptr}, {}, trained_rows({output}), {}};
+  if (spec_.head_bias) {
+    head.bias = joined("head.bias", spec_.vocab_size);
+    head.trained_bias = trained_rows({"head.bias"});
+  }
   find_input_gradients();
 
   const std::vector<Linear*> all_linears = linears();
   for (size_t i = 0; i < prepared_.size(); i++) all_linears[i]->weight.prepared = prepared_[i];
   if (options_.training)
     for (Linear* linear : all_linears) linear->use = linear->trained.empty() ? LinearUse::kFrozen : LinearUse::kTrained;
+}
+
+Norm Parameters::norm(const std::string& name) const {
+  Norm result;
+  const auto part = [&](const char* suffix, Tensor& value, Tensor& grad) {
+    const Parameter* p = try_find(name + suffix);
+    if (!p) return;
+    value = vector(p->value.data, p->value.dtype, p->value.cols);
+    if (p->trained()) grad = vector(p->grad.data, p->grad.dtype, p->grad.cols);
+  };
+  part(".weight", result.weight, result.weight_grad);
+  part(".bias", result.bias, result.bias_grad);
+  return result;
 }
 
 // A view that starts at parameter `first` and runs over `rows` rows (elements, for vectors) of it and what follows.

@@ -59,6 +59,14 @@ struct Linear {
   LinearAdapter* adapter = nullptr;
 };
 
+// A norm. Without weights the model has none there.
+struct Norm {
+  Tensor weight, bias;            // [H], of q and k per head [D]; bias empty where the model has none
+  Tensor weight_grad, bias_grad;  // empty where frozen
+
+  explicit operator bool() const { return bool(weight); }
+};
+
 // Blocks of the model in the order of forward: backward ends at the lowest one that trains.
 constexpr int64_t kEmbeddingBlock = 0;
 constexpr int64_t attention_block(int64_t layer) { return 1 + 2 * layer; }
@@ -67,12 +75,12 @@ constexpr int64_t final_norm_block(int64_t layers) { return 1 + 2 * layers; }
 constexpr int64_t head_block(int64_t layers) { return 2 + 2 * layers; }
 
 struct LayerParameters {
-  // Gradients of vectors are empty where frozen.
-  Tensor attention_norm, attention_norm_grad;  // [H]
-  Tensor mlp_norm, mlp_norm_grad;              // [H]
-  Linear q, kv;                                // last layer only: it projects queries of fewer rows than keys
-  Linear qkv;                                  // every other layer
-  Linear o, gate_up, down;
+  Norm attention_norm, mlp_norm;            // of each block's input
+  Norm attention_post_norm, mlp_post_norm;  // of what it adds
+  Norm q_norm, k_norm;
+  Linear q, kv;             // last layer only: it projects queries of fewer rows than keys
+  Linear qkv;               // every other layer
+  Linear o, gate_up, down;  // gate_up is up alone where the MLP has no gate
 };
 
 class Parameters {
@@ -110,14 +118,21 @@ class Parameters {
   Tensor vector_grads() const { return grads_[1]; }
 
   std::vector<LayerParameters> layers;
-  Tensor embedding, embedding_grad;    // [V, H]
-  Tensor final_norm, final_norm_grad;  // [H]
-  Linear head;                         // [V, H]; shares the embedding when tied
+  Tensor embedding, embedding_grad;                    // [V, H]
+  Tensor position_embedding, position_embedding_grad;  // [P, H], empty where positions are not learned
+  Norm final_norm;
+  Linear head;  // [V, H]; shares the embedding when tied
+
+  // Width of what the MLP's first matmul makes: gates and ups, or ups alone.
+  int64_t mlp_width() const { return (spec_.mlp == MlpKind::kGated ? 2 : 1) * spec_.intermediate_size; }
 
   int64_t largest_n = 0, largest_k = 0;
 
  private:
   void add(const std::string& name, bool is_vector, int64_t rows, int64_t cols);
+  void add_norm(const std::string& name, int64_t width);
+  void add_layer(const std::string& prefix);
+  Norm norm(const std::string& name) const;
   void reserve_quantized(Arena& arena);
   void quantize(Backend& backend, const Parameter& parameter, int64_t offset, const float* values, int64_t count);
   void assign_groups();
@@ -143,8 +158,8 @@ class Parameters {
   std::vector<Parameter> parameters_;
   std::vector<void*> prepared_;                    // per linear, in the order of linears()
   std::map<std::string, LinearAdapter> adapters_;  // by the first projection of their matmul
-  std::vector<Nf4Matrix> nf4_;                 // in the order of parameters_
-  std::map<std::string, Nf4Filling> filling_;  // quantised parameters that are being written
+  std::vector<Nf4Matrix> nf4_;                     // in the order of parameters_
+  std::map<std::string, Nf4Filling> filling_;      // quantised parameters that are being written
 };
 
 }  // namespace tunesmith

@@ -96,32 +96,6 @@ void check_combinations(const DecoderSpec& spec) {
     refuse("learnedPositions and longRopeThreshold do not go together");
 }
 
-// What the decoder does not compute yet, by name.
-void check_built(const DecoderSpec& spec) {
-  const auto built = [](bool unused, const char* name) {
-    if (!unused) refuse(std::string(name) + " is not built yet");
-  };
-  built(spec.norm == NormKind::kRms, "norm 'layer'");
-  built(!spec.norm_unit_offset, "normUnitOffset");
-  built(spec.block_norms == BlockNorms::kPre, "blockNorms other than 'pre'");
-  built(!spec.parallel_residual, "parallelResidual");
-  built(spec.qk_norm == QkNorm::kNone, "qkNorm");
-  built(spec.attention_softcap == 0, "attentionSoftcap");
-  for (const int32_t window : spec.layer_windows) built(window == 0, "layerWindows");
-  built(spec.ropes.size() == 1, "ropes other than one table");
-  for (const int32_t rope : spec.layer_ropes) built(rope == 0, "layerRopes");
-  built(spec.rotary_dim == spec.head_dim, "rotaryDim less than headDim");
-  built(spec.long_rope_threshold == 0, "longRopeThreshold");
-  built(spec.mlp == MlpKind::kGated, "mlp 'plain'");
-  built(spec.activation == Activation::kSilu, "activation other than 'silu'");
-  built(!spec.head_bias, "headBias");
-  built(spec.embedding_scale == 1, "embeddingScale");
-  built(spec.learned_positions == 0, "learnedPositions");
-  built(spec.residual_scale == 1, "residualScale");
-  built(spec.logit_scale == 1, "logitScale");
-  built(spec.logit_softcap == 0, "logitSoftcap");
-}
-
 }  // namespace
 
 void DecoderSpec::validate() const {
@@ -130,7 +104,6 @@ void DecoderSpec::validate() const {
   check_layers(*this);
   check_ropes(*this);
   check_combinations(*this);
-  check_built(*this);
 }
 
 }  // namespace tunesmith

@@ -74,12 +74,16 @@ struct Case {
   Layout layout;
   int32_t heads, kv_heads, head_dim;
   double gain = 1;  // scores are about this large
+  int32_t window = 0;
+  double softcap = 0;
 
-  AttentionShape shape() const { return {heads, kv_heads, head_dim, 1.7 / std::sqrt(double(head_dim))}; }
+  AttentionShape shape() const {
+    return {heads, kv_heads, head_dim, 1.7 / std::sqrt(double(head_dim)), softcap, window};
+  }
   std::string text() const {
     std::ostringstream text;
     text << "attention, " << layout.name << describe("heads", heads, "kv_heads", kv_heads, "head_dim", head_dim);
-    text << describe("gain", gain) << " lengths";
+    text << describe("gain", gain, "window", window, "softcap", softcap) << " lengths";
     for (const int32_t length : layout.k_lengths) text << " " << length;
     return text.str();
   }
@@ -220,6 +224,15 @@ Outputs run(const Device& device, const Case& c) {
           {"dv", gradients.dv, device.tolerance(2, 16 + 4 * score)}};
 }
 
+// Whose gradient by out is dout.
+double loss_of(const Case& c, const Inputs& in) {
+  const Forward result = forward(oracle(), c, in);
+  double loss = 0;
+  for (int64_t i = 0; i < c.layout.q_offsets.back() * in.q.cols; ++i)
+    loss += result.out.values[size_t(i)] * in.dout.values[size_t(i)];
+  return loss;
+}
+
 void check(const Case& c) {
   check_backends(c.text(), [&](const Device& device) { return run(device, c); });
 }
@@ -234,16 +247,28 @@ TEST_CASE("attention: gradients against finite differences") {
       const Forward saved = forward(oracle(), c, in);
       const Gradients gradients = backward(oracle(), c, in, saved);
       const auto check_input = [&](const std::string& name, const Matrix& gradient, Matrix& x) {
-        check_gradient(c.text() + ": " + name, gradient, x, [&] {
-          const Forward result = forward(oracle(), c, in);
-          double loss = 0;
-          for (int64_t i = 0; i < layout.q_offsets.back() * in.q.cols; ++i)
-            loss += result.out.values[size_t(i)] * in.dout.values[size_t(i)];
-          return loss;
-        });
+        check_gradient(c.text() + ": " + name, gradient, x, [&] { return loss_of(c, in); });
       };
       check_input("dq", gradients.dq, in.q);
       check_input("dk", gradients.dk, in.k);
+      check_input("dv", gradients.dv, in.v);
+    }
+}
+
+TEST_CASE("attention: gradients with windows and soft caps against finite differences") {
+  for (const Layout& layout : {packed({1, 3, 7}, 1), subset({5, 1, 7}, 1), cached({3, 1, 6}, 2, 6)})
+    for (const auto& [window, softcap] : {std::pair{1, 0.0}, {3, 0.0}, {0, 0.7}, {2, 0.7}}) {
+      const Case c{layout, 2, 1, 8, 1, window, softcap};
+      Inputs in = make_inputs(c);
+      const Gradients gradients = backward(oracle(), c, in, forward(oracle(), c, in));
+      const auto check_input = [&](const std::string& name, const Matrix& gradient, Matrix& x) {
+        check_gradient(c.text() + ": " + name, gradient, x, [&] { return loss_of(c, in); });
+      };
+      // With a window of one key its weight is 1: what is left of dq and dk is noise.
+      if (window != 1) {
+        check_input("dq", gradients.dq, in.q);
+        check_input("dk", gradients.dk, in.k);
+      }
       check_input("dv", gradients.dv, in.v);
     }
 }
@@ -258,6 +283,22 @@ TEST_CASE("attention: one query, by hand") {
   const Forward result = forward(oracle(), c, in);
   Matrix out(1, 8), lse(1, 1, std::log(4.0));
   out(0, 5) = 7;
+  check_close("attention out", result.out, out, 1e-14);
+  check_close("attention lse", result.lse, lse, 1e-14);
+}
+
+TEST_CASE("attention: a window, by hand") {
+  // The third query of a window of two sees keys 1 and 2, with capped scores 0 and log 2.
+  const Case c{{"by hand", {0, 1}, {0}, {3}, {2}, 1, 3}, 1, 1, 8, 1, 2, 2.0};
+  Inputs in{Matrix(1, 8), Matrix(3, 8), Matrix(3, 8), Matrix(1, 8)};
+  // 2 · tanh(s / 2) = log 2
+  const double score = 2 * std::atanh(std::log(2.0) / 2);
+  in.q(0, 0) = 1, in.k(2, 0) = score / c.shape().scale;
+  in.k(0, 0) = in.v(0, 5) = 100;
+  in.v(1, 5) = 3, in.v(2, 5) = 6;
+  const Forward result = forward(oracle(), c, in);
+  Matrix out(1, 8), lse(1, 1, std::log(3.0));
+  out(0, 5) = 5;
   check_close("attention out", result.out, out, 1e-14);
   check_close("attention lse", result.lse, lse, 1e-14);
 }
@@ -307,6 +348,24 @@ TEST_CASE("attention: some rows query") {
   layout.name = "queries in no order", layout.fused = false;
   layout.q_offsets = {0, 3, 7}, layout.q_positions = {17, 0, 4, 9, 9, 1, 20, 0}, layout.q_rows = 8;
   check({layout, 2, 1, 16});
+}
+
+TEST_CASE("attention: sliding windows") {
+  for (const int32_t window : {1, 2, 15, 63, 64, 65, 100, 400}) {
+    check({packed({70, 1, 5, 130}, 34), 4, 2, 16, 1, window});
+    check({packed({300}, 0), 3, 1, 24, 1, window});
+    check({subset({9, 1, 133}, 5), 2, 1, 64, 1, window});
+    check({cached({40, 1, 130}, 3, 140), 4, 2, 16, 1, window});
+  }
+}
+
+TEST_CASE("attention: soft caps") {
+  for (const double softcap : {0.5, 2.0, 50.0})
+    for (const int32_t window : {0, 20})
+      for (const double gain : {1.0, 30.0}) {
+        check({packed({70, 1, 5, 130}, 34), 4, 2, 16, gain, window, softcap});
+        check({subset({9, 1, 133}, 5), 2, 1, 80, gain, window, softcap});
+      }
 }
 
 TEST_CASE("attention: scores far apart") {

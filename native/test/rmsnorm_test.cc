@@ -13,10 +13,11 @@ struct Case {
   bool delta, in_place, dx_compute;
   Margin margin;  // of the activations: y, delta, dy
   double scale;   // of x: a small one makes epsilon matter
+  double offset;
 
   std::string text() const {
     return "rmsnorm" + describe("rows", rows, "width", width, "delta", delta, "in place", in_place, "dx_compute",
-                                dx_compute, "slices", margin.left > 0, "scale", scale);
+                                dx_compute, "slices", margin.left > 0, "scale", scale, "offset", offset);
   }
 };
 
@@ -31,8 +32,8 @@ Outputs forward(const Device& device, const Case& c) {
   const Buffer y = device.output(Kind::kCompute, c.rows, c.width, c.margin);
   const Buffer again = device.output(Kind::kCompute, c.rows, c.width, c.margin);
   const Tensor out = !c.delta ? Tensor() : c.in_place ? x.tensor() : sum.tensor();
-  device->rmsnorm_forward(out, y, rstd, x, c.delta ? delta_in.tensor() : Tensor(), weight, kEpsilon);
-  device->rmsnorm_apply(again, c.delta ? out : x.tensor(), rstd, weight);
+  device->rmsnorm_forward(out, y, rstd, x, c.delta ? delta_in.tensor() : Tensor(), weight, c.offset, kEpsilon);
+  device->rmsnorm_apply(again, c.delta ? out : x.tensor(), rstd, weight, c.offset);
 
   // The mean of squares is a sum of `width` positive terms; its root halves the error.
   const double statistics = 4 + std::sqrt(double(c.width));
@@ -59,8 +60,9 @@ Outputs backward(const Device& device, const Case& c) {
   const Buffer dx = device.inout(Kind::kWide, before), dx_alone = device.inout(Kind::kWide, before);
   const Buffer dweight = device.inout(Kind::kWide, random.matrix(1, c.width));
   const Buffer dx_compute = device.output(Kind::kCompute, c.rows, c.width, c.margin);
-  device->rmsnorm_backward(dx, c.dx_compute ? dx_compute.tensor() : Tensor(), dweight, dy, x_in, rstd_in, weight);
-  device->rmsnorm_backward(dx_alone, Tensor(), Tensor(), dy, x_in, rstd_in, weight);
+  device->rmsnorm_backward(dx, c.dx_compute ? dx_compute.tensor() : Tensor(), dweight, dy, x_in, rstd_in, weight,
+                           c.offset);
+  device->rmsnorm_backward(dx_alone, Tensor(), Tensor(), dy, x_in, rstd_in, weight, c.offset);
   check_same(c.text() + ": dx without dweight", dx_alone.get(), dx.get());
   if (c.dx_compute && device.type() != DType::kFloat64)
     check_same(c.text() + ": dx_compute is dx, rounded", dx_compute.get(), dx.get().rounded(device.type()));
@@ -72,7 +74,9 @@ Outputs backward(const Device& device, const Case& c) {
 
 }  // namespace
 
-TEST_CASE("rmsnorm: gradients against finite differences") {
+namespace {
+
+void check_gradients(double offset) {
   const Device device = oracle();
   const int64_t rows = 3, width = 6;
   Random random(3);
@@ -85,7 +89,7 @@ TEST_CASE("rmsnorm: gradients against finite differences") {
     const Buffer out = device.output(Kind::kWide, rows, width), y = device.output(Kind::kCompute, rows, width);
     const Buffer rstd = device.output(Kind::kWide, 1, rows);
     device->rmsnorm_forward(out, y, rstd, device.input(Kind::kWide, residual), device.input(Kind::kCompute, delta),
-                            device.input(Kind::kWide, weight), 0.1);
+                            device.input(Kind::kWide, weight), offset, 0.1);
     return {out.get(), y.get(), rstd.get()};
   };
   // out flows on beside y: its gradient is what dx holds before the backward pass.
@@ -98,23 +102,30 @@ TEST_CASE("rmsnorm: gradients against finite differences") {
   const Buffer dx_compute = device.output(Kind::kCompute, rows, width);
   device->rmsnorm_backward(dx, dx_compute, dweight, device.input(Kind::kCompute, dy),
                            device.input(Kind::kWide, saved.out), device.input(Kind::kWide, saved.rstd),
-                           device.input(Kind::kWide, weight));
+                           device.input(Kind::kWide, weight), offset);
   check_gradient("rmsnorm dresidual", dx.get(), residual, loss);
   check_gradient("rmsnorm ddelta", dx_compute.get(), delta, loss);
   check_gradient("rmsnorm dweight", dweight.get(), weight, loss);
+}
+
+}  // namespace
+
+TEST_CASE("rmsnorm: gradients against finite differences") {
+  check_gradients(0);
+  check_gradients(1);
 }
 
 TEST_CASE("rmsnorm: backends against the reference") {
   for (const int64_t rows : {1, 3, 67})
     for (const int64_t width : {1, 7, 64, 100, 576, 1003})
       for (const double scale : {1.0, 1e-3})
-        for (const Margin margin : {Margin{}, kSlice}) {
+        for (const auto& [margin, offset] : {std::pair{Margin{}, 0.0}, {kSlice, 0.0}, {kSlice, 1.0}}) {
           for (const auto& [delta, in_place] : {std::pair{false, false}, {true, false}, {true, true}}) {
-            const Case c{rows, width, delta, in_place, false, margin, scale};
+            const Case c{rows, width, delta, in_place, false, margin, scale, offset};
             check_backends(c.text(), [&](const Device& device) { return forward(device, c); });
           }
           for (const bool dx_compute : {false, true}) {
-            const Case c{rows, width, false, false, dx_compute, margin, scale};
+            const Case c{rows, width, false, false, dx_compute, margin, scale, offset};
             check_backends(c.text(), [&](const Device& device) { return backward(device, c); });
           }
         }

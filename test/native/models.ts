@@ -79,10 +79,16 @@ export function engineOptions(
   }
 }
 
-/** A random model; matrices large enough that every nonlinearity matters. */
+/** A random model; matrices large enough that every nonlinearity matters, norms and biases of every value. */
 export async function randomEngine(options: EngineOptions): Promise<NativeEngine> {
   const engine = new (addon().Engine)(options)
   await engine.initialize(7, 0.3)
+  for (const [seed, { name, shape }] of engine.parameters().entries()) {
+    if (shape.length > 1) continue
+    const base = name.endsWith('norm.weight') && !options.spec.normUnitOffset ? 1 : 0
+    const values = Float64Array.from({ length: shape[0]! }, (_, i) => base + 0.3 * Math.sin(i * 7.3 + seed))
+    await engine.write(name, 0, 'float64', new Uint8Array(values.buffer))
+  }
   await engine.commit()
   return engine
 }

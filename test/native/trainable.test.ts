@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import type { EngineOptions, NativeEngine } from '../../lib/native/addon.ts'
 import { addon } from '../../lib/native/load.ts'
 import { distance, engineOptions, gradients, randomBatch, randomEngine, smallSpec, weightSum } from './models.ts'
+import { shapes } from './shapes.ts'
 
 /** Which parameters of the three-layer model train. */
 const choices: Record<string, RegExp> = {
@@ -16,9 +17,21 @@ const choices: Record<string, RegExp> = {
   'one norm': /^layers\.1\.attention_norm/,
   'q and v': /\.attention\.[qv]\.weight/,
   'biases of k': /\.k\.bias/,
+  'norms of q': /\.q_norm\./,
+  'norms behind one block': /^layers\.1\.mlp_post_norm/,
+  positions: /^position_embedding/,
+  'the bias of the head': /^head\.bias/,
   'embeddings and head': /^(embedding|head)\./,
   'all but embeddings': /^(?!embedding)/,
 }
+
+const otherShapes = [
+  'OLMo 2: norms behind the blocks and over whole q and k',
+  'Gemma 3: two rotary tables',
+  'GPT-2: LayerNorm, learned positions, no gates',
+  'Phi: parallel residual, a bias on the head',
+  'parallel residual of RMSNorms with scales and caps',
+]
 
 const full = { tiedEmbeddings: false, attentionBias: true, attentionOutputBias: true, mlpBias: true }
 const batch = randomBatch([12, 1, 8])
@@ -51,9 +64,14 @@ describe('trainable parameters', () => {
     ['cpu', 'float32'],
     ['cpu', 'bfloat16'],
   ] as const) {
-    for (const tied of [false, true]) {
-      it(`have the gradients of a full run to the bit, on ${backend} in ${compute}, ${tied ? 'tied' : 'untied'}`, async () => {
-        const spec = smallSpec({ ...full, tiedEmbeddings: tied })
+    const specs = {
+      untied: full,
+      tied: { ...full, tiedEmbeddings: true },
+      ...Object.fromEntries(otherShapes.map((name) => [name, shapes[name]!])),
+    }
+    for (const [name, changes] of Object.entries(specs)) {
+      it(`have the gradients of a full run to the bit, on ${backend} in ${compute}: ${name}`, async () => {
+        const spec = smallSpec(changes)
         const options = engineOptions(backend, compute, { spec })
         const names = addonParameters(options)
         for (const recompute of [false, true]) {
@@ -81,6 +99,7 @@ describe('trainable parameters', () => {
       before.close()
       for (const pattern of Object.values(choices)) {
         const chosen = names.filter((name) => pattern.test(name))
+        if (chosen.length === 0) continue
         const rest = names.filter((name) => !pattern.test(name))
         const still = { names: rest, learningRateScale: 0 }
         const whole = await train({ ...options, trainable: [{ names: chosen }, still] })

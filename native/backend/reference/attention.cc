@@ -10,10 +10,26 @@ namespace tunesmith::reference {
 
 namespace {
 
-// Keys that query row i of sequence b sees, counted from the sequence's first.
-int64_t visible_keys(const AttentionBatch& batch, int32_t b, int64_t i) {
-  return std::min(batch.q_positions[i] + 1, batch.k_lengths[b]);
-}
+// Keys [first, end) that query row i of sequence b sees, counted from the sequence's first.
+struct Visible {
+  int64_t first, end;
+
+  Visible(const AttentionBatch& batch, const AttentionShape& shape, int32_t b, int64_t i)
+      : end(std::min(batch.q_positions[i] + 1, batch.k_lengths[b])) {
+    first = shape.window > 0 ? std::max<int64_t>(0, end - shape.window) : 0;
+  }
+};
+
+struct Score {
+  double value, derivative;  // by q·k
+
+  Score(double product, const AttentionShape& shape) : value(shape.scale * product), derivative(shape.scale) {
+    if (shape.softcap == 0) return;
+    const double share = std::tanh(value / shape.softcap);
+    value = shape.softcap * share;
+    derivative *= 1 - share * share;
+  }
+};
 
 template <class T>
 double dot(const T* a, const T* b, int64_t n) {
@@ -45,17 +61,18 @@ void attention_forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, con
   std::vector<double> scores, sum(head_dim);
   for (int32_t b = 0; b < batch.sequences; ++b) {
     for (int64_t i = batch.q_offsets[b]; i < batch.q_offsets[b + 1]; ++i) {
-      const int64_t keys = visible_keys(batch, b, i), first = batch.k_offsets[b];
-      scores.resize(keys);
+      const Visible keys(batch, shape, b, i);
+      const int64_t first = batch.k_offsets[b] + keys.first, count = keys.end - keys.first;
+      scores.resize(count);
       for (int32_t h = 0; h < shape.heads; ++h) {
         const T* query = q.row<T>(i) + h * head_dim;
         const int64_t kv_column = int64_t(h / group) * head_dim;
-        for (int64_t j = 0; j < keys; ++j)
-          scores[j] = shape.scale * dot(query, k.row<T>(first + j) + kv_column, head_dim);
+        for (int64_t j = 0; j < count; ++j)
+          scores[j] = Score(dot(query, k.row<T>(first + j) + kv_column, head_dim), shape).value;
         const double largest = *std::max_element(scores.begin(), scores.end());
         double total = 0;
         std::fill(sum.begin(), sum.end(), 0.0);
-        for (int64_t j = 0; j < keys; ++j) {
+        for (int64_t j = 0; j < count; ++j) {
           const double weight = std::exp(scores[j] - largest);
           const T* value = v.row<T>(first + j) + kv_column;
           total += weight;
@@ -96,11 +113,13 @@ void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out
           const T* gradient = dout.row<T>(i) + column;
           const double mean = dot(gradient, out.row<T>(i) + column, head_dim);
           std::fill(dq_sum.begin(), dq_sum.end(), 0.0);
-          for (int64_t j = 0; j < visible_keys(batch, b, i); ++j) {
+          const Visible keys(batch, shape, b, i);
+          for (int64_t j = keys.first; j < keys.end; ++j) {
             const T* key = k.row<T>(first + j) + kv_column;
             const T* value = v.row<T>(first + j) + kv_column;
-            const double p = std::exp(shape.scale * dot(query, key, head_dim) - lse.row<T>(i)[h]);
-            const double ds = shape.scale * p * (dot(gradient, value, head_dim) - mean);
+            const Score score(dot(query, key, head_dim), shape);
+            const double p = std::exp(score.value - lse.row<T>(i)[h]);
+            const double ds = score.derivative * p * (dot(gradient, value, head_dim) - mean);
             for (int32_t d = 0; d < head_dim; ++d) {
               dq_sum[d] += ds * key[d];
               dk_sum[j * head_dim + d] += ds * query[d];

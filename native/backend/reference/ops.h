@@ -17,16 +17,36 @@ template <class T>
 void bias_backward(Tensor dbias, Tensor dy);
 
 template <class T>
-void embedding_forward(Tensor out, Tensor table, const int32_t* tokens);
+void embedding_forward(Tensor out, Tensor table, const int32_t* tokens, double scale, bool accumulate);
 template <class T>
-void embedding_backward(Tensor dtable, Tensor dout, const int32_t* tokens);
+void embedding_backward(Tensor dtable, Tensor dout, const int32_t* tokens, double scale);
 
 template <class T>
-void rmsnorm_forward(Tensor out, Tensor y, Tensor rstd, Tensor residual, Tensor delta, Tensor weight, double epsilon);
+void rmsnorm_forward(Tensor out, Tensor y, Tensor rstd, Tensor residual, Tensor delta, Tensor weight, double offset,
+                     double epsilon);
 template <class T>
-void rmsnorm_apply(Tensor y, Tensor x, Tensor rstd, Tensor weight);
+void rmsnorm_apply(Tensor y, Tensor x, Tensor rstd, Tensor weight, double offset);
 template <class T>
-void rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, Tensor x, Tensor rstd, Tensor weight);
+void rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, Tensor x, Tensor rstd, Tensor weight,
+                      double offset);
+
+template <class T>
+void group_rmsnorm_forward(Tensor y, Tensor x, int32_t groups, Tensor weight, double offset, double epsilon);
+template <class T>
+void group_rmsnorm_backward(Tensor dx, Tensor dweight, Tensor dy, Tensor x, int32_t groups, Tensor weight,
+                            double offset, double epsilon);
+
+template <class T>
+void layernorm_forward(Tensor out, Tensor y, Tensor statistics, Tensor residual, Tensor delta, Tensor weight,
+                       Tensor bias, double epsilon);
+template <class T>
+void layernorm_apply(Tensor y, Tensor x, Tensor statistics, Tensor weight, Tensor bias);
+template <class T>
+void layernorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dbias, Tensor dy, Tensor x,
+                        Tensor statistics, Tensor weight);
+
+template <class T>
+void residual_add(Tensor out, Tensor out_compute, Tensor residual, Tensor delta);
 
 template <class T>
 void rope(Tensor x, int32_t heads, int32_t head_dim, Tensor table, const int32_t* positions, bool inverse);
@@ -39,9 +59,9 @@ void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out
                         Tensor v, const AttentionBatch& batch, const AttentionShape& shape);
 
 template <class T>
-void gated_forward(Tensor out, Tensor gate_up, Activation activation);
+void activation_forward(Tensor out, Tensor in, Activation activation);
 template <class T>
-void gated_backward(Tensor dgate_up, Tensor dout, Tensor gate_up, Activation activation);
+void activation_backward(Tensor din, Tensor dout, Tensor in, Activation activation);
 
 // Any element type: rows are copied as bytes.
 void gather_rows(Tensor out, Tensor x, const int32_t* rows);
@@ -62,6 +82,11 @@ template <class T>
 void lora_merge(Tensor weight, Tensor a, Tensor b, double scale, Tensor gain);
 template <class T>
 void dropout(Tensor y, Tensor x, const DropoutMask& mask, bool accumulate);
+
+template <class T>
+void softcap_forward(Tensor x, double cap);
+template <class T>
+void softcap_backward(Tensor dx, Tensor y, double cap);
 
 template <class T>
 void cross_entropy(Tensor logits, Tensor dlogits, Tensor nll, int32_t* correct, const int32_t* targets, Tensor weights,

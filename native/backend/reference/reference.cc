@@ -76,29 +76,64 @@ class ReferenceBackend final : public Backend {
     with_compute("bias", dy.dtype, [&](auto t) { reference::bias_backward<decltype(t)>(dbias, dy); });
   }
 
-  void embedding_forward(Tensor out, Tensor table, const int32_t* tokens) override {
+  void embedding_forward(Tensor out, Tensor table, const int32_t* tokens, double scale, bool accumulate) override {
     with_compute("embedding", out.dtype,
-                 [&](auto t) { reference::embedding_forward<decltype(t)>(out, table, tokens); });
+                 [&](auto t) { reference::embedding_forward<decltype(t)>(out, table, tokens, scale, accumulate); });
   }
-  void embedding_backward(Tensor dtable, Tensor dout, const int32_t* tokens) override {
+  void embedding_backward(Tensor dtable, Tensor dout, const int32_t* tokens, double scale) override {
     with_compute("embedding", dout.dtype,
-                 [&](auto t) { reference::embedding_backward<decltype(t)>(dtable, dout, tokens); });
+                 [&](auto t) { reference::embedding_backward<decltype(t)>(dtable, dout, tokens, scale); });
   }
 
-  void rmsnorm_forward(Tensor out, Tensor y, Tensor rstd, Tensor residual, Tensor delta, Tensor weight,
+  void rmsnorm_forward(Tensor out, Tensor y, Tensor rstd, Tensor residual, Tensor delta, Tensor weight, double offset,
                        double epsilon) override {
     with_compute("rmsnorm", y.dtype, [&](auto t) {
-      reference::rmsnorm_forward<decltype(t)>(out, y, rstd, residual, delta, weight, epsilon);
+      reference::rmsnorm_forward<decltype(t)>(out, y, rstd, residual, delta, weight, offset, epsilon);
     });
   }
-  void rmsnorm_apply(Tensor y, Tensor x, Tensor rstd, Tensor weight) override {
-    with_compute("rmsnorm", y.dtype, [&](auto t) { reference::rmsnorm_apply<decltype(t)>(y, x, rstd, weight); });
+  void rmsnorm_apply(Tensor y, Tensor x, Tensor rstd, Tensor weight, double offset) override {
+    with_compute("rmsnorm", y.dtype,
+                 [&](auto t) { reference::rmsnorm_apply<decltype(t)>(y, x, rstd, weight, offset); });
   }
-  void rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, Tensor x, Tensor rstd,
-                        Tensor weight) override {
+  void rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, Tensor x, Tensor rstd, Tensor weight,
+                        double offset) override {
     with_compute("rmsnorm", dy.dtype, [&](auto t) {
-      reference::rmsnorm_backward<decltype(t)>(dx, dx_compute, dweight, dy, x, rstd, weight);
+      reference::rmsnorm_backward<decltype(t)>(dx, dx_compute, dweight, dy, x, rstd, weight, offset);
     });
+  }
+
+  void group_rmsnorm_forward(Tensor y, Tensor x, int32_t groups, Tensor weight, double offset,
+                             double epsilon) override {
+    with_compute("group_rmsnorm", y.dtype,
+                 [&](auto t) { reference::group_rmsnorm_forward<decltype(t)>(y, x, groups, weight, offset, epsilon); });
+  }
+  void group_rmsnorm_backward(Tensor dx, Tensor dweight, Tensor dy, Tensor x, int32_t groups, Tensor weight,
+                              double offset, double epsilon) override {
+    with_compute("group_rmsnorm", dy.dtype, [&](auto t) {
+      reference::group_rmsnorm_backward<decltype(t)>(dx, dweight, dy, x, groups, weight, offset, epsilon);
+    });
+  }
+
+  void layernorm_forward(Tensor out, Tensor y, Tensor statistics, Tensor residual, Tensor delta, Tensor weight,
+                         Tensor bias, double epsilon) override {
+    with_compute("layernorm", y.dtype, [&](auto t) {
+      reference::layernorm_forward<decltype(t)>(out, y, statistics, residual, delta, weight, bias, epsilon);
+    });
+  }
+  void layernorm_apply(Tensor y, Tensor x, Tensor statistics, Tensor weight, Tensor bias) override {
+    with_compute("layernorm", y.dtype,
+                 [&](auto t) { reference::layernorm_apply<decltype(t)>(y, x, statistics, weight, bias); });
+  }
+  void layernorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dbias, Tensor dy, Tensor x,
+                          Tensor statistics, Tensor weight) override {
+    with_compute("layernorm", dy.dtype, [&](auto t) {
+      reference::layernorm_backward<decltype(t)>(dx, dx_compute, dweight, dbias, dy, x, statistics, weight);
+    });
+  }
+
+  void residual_add(Tensor out, Tensor out_compute, Tensor residual, Tensor delta) override {
+    with_compute("residual_add", delta.dtype,
+                 [&](auto t) { reference::residual_add<decltype(t)>(out, out_compute, residual, delta); });
   }
 
   void rope(Tensor x, int32_t heads, int32_t head_dim, Tensor table, const int32_t* positions, bool inverse) override {
@@ -119,12 +154,13 @@ class ReferenceBackend final : public Backend {
     });
   }
 
-  void gated_forward(Tensor out, Tensor gate_up, Activation activation) override {
-    with_compute("gated", out.dtype, [&](auto t) { reference::gated_forward<decltype(t)>(out, gate_up, activation); });
+  void activation_forward(Tensor out, Tensor in, Activation activation) override {
+    with_compute("activation", out.dtype,
+                 [&](auto t) { reference::activation_forward<decltype(t)>(out, in, activation); });
   }
-  void gated_backward(Tensor dgate_up, Tensor dout, Tensor gate_up, Activation activation) override {
-    with_compute("gated", dout.dtype,
-                 [&](auto t) { reference::gated_backward<decltype(t)>(dgate_up, dout, gate_up, activation); });
+  void activation_backward(Tensor din, Tensor dout, Tensor in, Activation activation) override {
+    with_compute("activation", dout.dtype,
+                 [&](auto t) { reference::activation_backward<decltype(t)>(din, dout, in, activation); });
   }
 
   void gather_rows(Tensor out, Tensor x, const int32_t* rows) override { reference::gather_rows(out, x, rows); }
@@ -154,6 +190,13 @@ class ReferenceBackend final : public Backend {
   }
   void dropout(Tensor y, Tensor x, const DropoutMask& mask, bool accumulate) override {
     with_compute("dropout", x.dtype, [&](auto t) { reference::dropout<decltype(t)>(y, x, mask, accumulate); });
+  }
+
+  void softcap_forward(Tensor x, double cap) override {
+    with_compute("softcap", x.dtype, [&](auto t) { reference::softcap_forward<decltype(t)>(x, cap); });
+  }
+  void softcap_backward(Tensor dx, Tensor y, double cap) override {
+    with_compute("softcap", dx.dtype, [&](auto t) { reference::softcap_backward<decltype(t)>(dx, y, cap); });
   }
 
   void cross_entropy(Tensor logits, Tensor dlogits, Tensor nll, int32_t* correct, const int32_t* targets,

@@ -8,7 +8,8 @@
 namespace tunesmith::reference {
 
 template <class T>
-void rmsnorm_forward(Tensor out, Tensor y, Tensor rstd, Tensor residual, Tensor delta, Tensor weight, double epsilon) {
+void rmsnorm_forward(Tensor out, Tensor y, Tensor rstd, Tensor residual, Tensor delta, Tensor weight, double offset,
+                     double epsilon) {
   const int64_t width = residual.cols;
   assert(y.rows == residual.rows && y.cols == width && rstd.size() == y.rows && weight.size() == width);
   assert(!delta || (delta.rows == y.rows && delta.cols == width && out.rows == y.rows && out.cols == width));
@@ -23,21 +24,22 @@ void rmsnorm_forward(Tensor out, Tensor y, Tensor rstd, Tensor residual, Tensor 
     for (int64_t h = 0; h < width; ++h) squares += double(x[h]) * x[h];
     const double scale = 1 / std::sqrt(squares / double(width) + epsilon);
     rstd.as<T>()[t] = T(scale);
-    for (int64_t h = 0; h < width; ++h) y.row<T>(t)[h] = T(x[h] * scale * weight.as<T>()[h]);
+    for (int64_t h = 0; h < width; ++h) y.row<T>(t)[h] = T(x[h] * scale * (offset + weight.as<T>()[h]));
   }
 }
 
 template <class T>
-void rmsnorm_apply(Tensor y, Tensor x, Tensor rstd, Tensor weight) {
+void rmsnorm_apply(Tensor y, Tensor x, Tensor rstd, Tensor weight, double offset) {
   assert(y.rows == x.rows && y.cols == x.cols && rstd.size() == x.rows && weight.size() == x.cols);
   for (int64_t t = 0; t < x.rows; ++t) {
     const double scale = rstd.as<T>()[t];
-    for (int64_t h = 0; h < x.cols; ++h) y.row<T>(t)[h] = T(x.row<T>(t)[h] * scale * weight.as<T>()[h]);
+    for (int64_t h = 0; h < x.cols; ++h) y.row<T>(t)[h] = T(x.row<T>(t)[h] * scale * (offset + weight.as<T>()[h]));
   }
 }
 
 template <class T>
-void rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, Tensor x, Tensor rstd, Tensor weight) {
+void rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, Tensor x, Tensor rstd, Tensor weight,
+                      double offset) {
   const int64_t width = x.cols;
   assert(dx.rows == x.rows && dx.cols == width && dy.rows == x.rows && dy.cols == width && rstd.size() == x.rows);
   assert((!dweight || dweight.size() == width) && weight.size() == width);
@@ -51,9 +53,9 @@ void rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, T
     T* dx_row = dx.row<T>(t);
     const double scale = rstd.as<T>()[t];
     double mean = 0;  // of g · x
-    for (int64_t h = 0; h < width; ++h) mean += double(dy_row[h]) * w[h] * x_row[h] / double(width);
+    for (int64_t h = 0; h < width; ++h) mean += double(dy_row[h]) * (offset + w[h]) * x_row[h] / double(width);
     for (int64_t h = 0; h < width; ++h) {
-      const double g = double(dy_row[h]) * w[h];
+      const double g = double(dy_row[h]) * (offset + w[h]);
       dx_row[h] = T(dx_row[h] + scale * (g - x_row[h] * scale * scale * mean));
       if (dx_compute) dx_compute.row<T>(t)[h] = dx_row[h];
       dw[h] += dy_row[h] * x_row[h] * scale;
@@ -63,10 +65,10 @@ void rmsnorm_backward(Tensor dx, Tensor dx_compute, Tensor dweight, Tensor dy, T
   for (int64_t h = 0; h < width; ++h) dweight.as<T>()[h] = T(dw[h]);
 }
 
-#define INSTANTIATE(T)                                                                      \
-  template void rmsnorm_forward<T>(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, double); \
-  template void rmsnorm_apply<T>(Tensor, Tensor, Tensor, Tensor);                           \
-  template void rmsnorm_backward<T>(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor);
+#define INSTANTIATE(T)                                                                              \
+  template void rmsnorm_forward<T>(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, double, double); \
+  template void rmsnorm_apply<T>(Tensor, Tensor, Tensor, Tensor, double);                           \
+  template void rmsnorm_backward<T>(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, double);
 INSTANTIATE(float)
 INSTANTIATE(double)
 #undef INSTANTIATE
