@@ -42,6 +42,10 @@
  * - `ERR_OUTPUT_NOT_WRITABLE`, `ERR_OUTPUT_FULL`, `ERR_OUTPUT_IS_SOURCE`, `ERR_OUTPUT_FOREIGN`, `ERR_OUTPUT_BUSY`: the output
  *   folder; `ERR_OUTPUT_EXISTS`: an output file that would be replaced
  *
+ * Export
+ * - `ERR_GGUF_UNSUPPORTED`, `ERR_GGUF_TOKENIZER`: a model or tokenizer that llama.cpp would treat differently
+ * - `ERR_GGUF_RANGE`, `ERR_INVALID_GGUF`: a weight that half precision cannot hold; a file that does not read back
+ *
  * What trains
  * - `ERR_NO_SUCH_TENSOR`: a pattern that matches no tensor of the model
  * - `ERR_NOTHING_TRAINED`: everything is frozen

@@ -1,5 +1,6 @@
 /** Tunesmith: supervised fine-tuning of causal language models. */
 export type { DataCounts, DroppedRows } from './batch/prepared.ts'
+export { exportGguf, type GgufOptions, type GgufResult } from './checkpoint/gguf/export.ts'
 export type { Conversation, Message, Role, ToolCall } from './data/conversation.ts'
 export { TunesmithError, type Warning } from './errors.ts'
 export {

@@ -23,6 +23,13 @@ native() {
   return $status
 }
 
+# llama.cpp, to which the tests of GGUF show exported models; without its optional packages for GPUs.
+llama_cpp() {
+  [ -d test/gguf/llama-cpp/node_modules/node-llama-cpp ] ||
+    npm ci --prefix test/gguf/llama-cpp --ignore-scripts --omit=optional --no-audit --no-fund
+}
+
+stage 'llama.cpp for the tests' llama_cpp
 stage 'lint' npm run --silent lint
 stage 'native tests' native
 stage 'TypeScript tests' npx mocha --reporter scripts/test-reporter.mjs 'test/**/*.test.ts'

@@ -3,6 +3,7 @@ import { closest } from '../trainer/option-names.ts'
 import { chat } from './chat.ts'
 import { type Command, exitCode, type Streams, usage } from './command.ts'
 import { doctor } from './doctor.ts'
+import { exportCommand } from './export.ts'
 import { generate } from './generate.ts'
 import { logprobs } from './logprobs.ts'
 import { plan } from './plan.ts'
@@ -10,7 +11,16 @@ import { preview } from './preview.ts'
 import { train } from './train.ts'
 import { version } from './version.ts'
 
-const commands: Record<string, Command> = { train, plan, preview, generate, chat, logprobs, doctor }
+const commands: Record<string, Command> = {
+  train,
+  plan,
+  preview,
+  generate,
+  chat,
+  logprobs,
+  export: exportCommand,
+  doctor,
+}
 
 const help = `tunesmith: supervised fine-tuning of causal language models
 
