@@ -4,7 +4,8 @@ import type { NativeEngine } from '../native/addon.ts'
 import type { ParameterSource } from './families/family.ts'
 import { type Checkpoint, some } from './open.ts'
 import { defaultChunkBytes, type StoredTensor, streamTensor, withFile } from './safetensors.ts'
-import { elementsOf, sizeOf, storageTypeOf } from './safetensors-header.ts'
+import { elementsOf } from './safetensors-header.ts'
+import { groupByTensor, loadTensor } from './tensor-parts.ts'
 
 export interface LoadOptions {
   /** Bytes of one read and one write into the engine, a multiple of 8 [16 MiB]. */
@@ -15,7 +16,8 @@ export interface LoadOptions {
 }
 
 /**
- * Loads every parameter into the engine, tied ones once, and commits. At most two chunks are in memory at a time.
+ * Loads every parameter into the engine, tied ones once, and commits. Two chunks are in memory at a time, or three where
+ * a tensor holds several parameters; tensor-parts.ts says what transposed ones take.
  *
  * @returns warnings about what was found while reading
  * @throws ERR_PARAMETER_MISMATCH where the engine was made for another spec; read errors; the signal's reason
@@ -28,9 +30,20 @@ export async function loadParameters(
   const { chunkBytes = defaultChunkBytes, signal, onProgress } = options
   const sources = checkpoint.family.parameters(checkpoint.spec)
   checkParameters(engine, sources)
-  const work = sources.map(({ name, tensor }) => ({ name, tensor: checkpoint.tensors.tensors.get(tensor)! }))
+  const work = groupByTensor(sources).map((group) => ({
+    group,
+    tensor: checkpoint.tensors.tensors.get(group.tensor)!,
+  }))
   const total = work.reduce((sum, { tensor }) => sum + tensor.end - tensor.begin, 0)
   let done = 0
+  const progress = (bytes: number): void => {
+    done += bytes
+    onProgress?.(done, total)
+  }
+  const write: NativeEngine['write'] = (...part) => {
+    signal?.throwIfAborted()
+    return engine.write(...part)
+  }
   for (const file of checkpoint.tensors.files) {
     // In the order of the file: sequential reads.
     const inFile = work
@@ -38,15 +51,7 @@ export async function loadParameters(
       .sort((a, b) => a.tensor.position - b.tensor.position)
     if (inFile.length === 0) continue
     await withFile(file, async (handle) => {
-      for (const { name, tensor } of inFile) {
-        const type = storageTypeOf(tensor.dtype)!
-        await streamTensor(handle, tensor, chunkBytes, async (bytes, offset) => {
-          signal?.throwIfAborted()
-          await engine.write(name, offset / sizeOf(type), type, bytes)
-          done += bytes.length
-          onProgress?.(done, total)
-        })
-      }
+      for (const { group, tensor } of inFile) await loadTensor(handle, tensor, group, write, chunkBytes, progress)
     })
   }
   await engine.commit()

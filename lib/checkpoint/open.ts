@@ -6,12 +6,13 @@ import { readdir, readFile, stat } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { TunesmithError, type Warning } from '../errors.ts'
 import type { DecoderSpec, StorageType } from '../native/addon.ts'
-import type { ModelFamily, ParameterSource } from './families/family.ts'
+import type { ModelFamily } from './families/family.ts'
 import { readConfig } from './families/index.ts'
 import { describe, type JsonObject, RawObject } from './json.ts'
 import { interruptedSave } from './publish.ts'
 import { isFile, openTensors, type StoredTensor, type TensorStore } from './safetensors.ts'
 import { storageTypeOf } from './safetensors-header.ts'
+import { groupByTensor, type TensorGroup } from './tensor-parts.ts'
 
 /** A JSON file of a model folder: parsed, and with each field's own text for writing it again. */
 export interface JsonFile {
@@ -29,6 +30,8 @@ export interface ModelDescription {
   generationConfig: JsonFile | undefined
   /** The dtype of (most of) the weights; of a config without weights what it says, else float32. */
   sourceDtype: StorageType
+  /** Tensors that are not loaded, and saved again as they are. */
+  carried: StoredTensor[]
   warnings: Warning[]
 }
 
@@ -48,18 +51,19 @@ export async function openCheckpoint(path: string): Promise<Checkpoint> {
   const folder = resolve(path)
   await checkFolder(folder, path)
   const description = await describeFolder(folder)
-  const tensors = await openTensors(folder)
-  const sources = description.family.parameters(description.spec)
-  checkTensors(tensors, sources, description.family, folder)
-  const found = sources.map((source) => tensors.tensors.get(source.tensor)!)
+  const tensors = withBasePrefix(await openTensors(folder), description.family)
+  const groups = groupByTensor(description.family.parameters(description.spec))
+  checkTensors(tensors, groups, description.family, folder)
+  const found = groups.map(({ tensor }) => tensors.tensors.get(tensor)!)
   const { sourceDtype, mixed } = commonDtype(found)
   const warnings = [
     ...description.warnings,
     ...tensors.warnings.map((message) => ({ code: 'WARN_INDEX', message })),
     ...mixed,
   ]
-  warnings.push(...unusedTensors(tensors, sources, description, folder))
-  return { ...description, folder, tensors, sourceDtype, warnings }
+  warnings.push(...unusedTensors(tensors, groups, description, folder))
+  const carried = [...tensors.tensors.values()].filter(({ name }) => description.family.carried?.test(name))
+  return { ...description, folder, tensors, sourceDtype, carried, warnings }
 }
 
 /**
@@ -69,6 +73,15 @@ export async function openCheckpoint(path: string): Promise<Checkpoint> {
  * @throws ERR_MODEL_NOT_FOUND and the errors of readConfig
  */
 export async function describeModel(config: string | JsonObject): Promise<ModelDescription> {
+  const model = await describeAny(config)
+  if (model.family.carried === undefined) return model
+  throw new TunesmithError(
+    'ERR_UNSUPPORTED_CONFIG',
+    `a ${model.family.name} model has parts that are not trained here, so it cannot begin without weights; use the config of a text model.`,
+  )
+}
+
+async function describeAny(config: string | JsonObject): Promise<ModelDescription> {
   if (typeof config !== 'string')
     return describeConfig(jsonFile(JSON.stringify(config), 'model.config'), 'model.config')
   const path = resolve(config)
@@ -135,36 +148,43 @@ async function describeFolder(folder: string): Promise<ModelDescription> {
 }
 
 function describeConfig(config: JsonFile, where: string, generationConfig?: JsonFile): ModelDescription {
-  const { family, spec, unknown } = readConfig(config.value, where)
-  const warnings = unknown.map((field) => ({
+  const { family, spec, unknown, dropout } = readConfig(config.value, where)
+  const warnings: Warning[] = unknown.map((field) => ({
     code: 'WARN_UNKNOWN_CONFIG_FIELD',
     message: `${where}: the field ${field} is not known and was left aside. If it changes the forward pass, do not train with it.`,
   }))
+  if (dropout.length > 0) {
+    const message = `${where}: ${some(dropout)} above 0; training here has no dropout. The config keeps it.`
+    warnings.push({ code: 'WARN_NO_DROPOUT', message })
+  }
   const dtype = config.value.dtype ?? config.value.torch_dtype
   const sourceDtype = storageTypes.find((type) => type === dtype) ?? 'float32'
-  return { folder: undefined, family, spec, config, generationConfig, sourceDtype, warnings }
+  return { folder: undefined, family, spec, config, generationConfig, sourceDtype, carried: [], warnings }
 }
 
 const storageTypes: readonly StorageType[] = ['float64', 'float32', 'bfloat16', 'float16']
 
+/** A file of the model without its head has bare names (that of GPT-2 on the hub); Transformers completes them too. */
+function withBasePrefix(store: TensorStore, { basePrefix, headTensor }: ModelFamily): TensorStore {
+  const names = [...store.tensors.keys()]
+  if (names.some((name) => name.startsWith(basePrefix))) return store
+  const full = (name: string): string => (name === headTensor ? name : basePrefix + name)
+  return { ...store, tensors: new Map([...store.tensors].map(([name, tensor]) => [full(name), tensor])) }
+}
+
 /** Every parameter must be there with its shape and a type that can be read; all that is wrong is told at once. */
-function checkTensors(
-  store: TensorStore,
-  sources: readonly ParameterSource[],
-  family: ModelFamily,
-  folder: string,
-): void {
-  const missing = sources.filter(({ tensor }) => !store.tensors.has(tensor)).map(({ tensor }) => tensor)
+function checkTensors(store: TensorStore, groups: readonly TensorGroup[], family: ModelFamily, folder: string): void {
+  const missing = groups.filter(({ tensor }) => !store.tensors.has(tensor)).map(({ tensor }) => tensor)
   if (missing.length > 0) {
     const hint = missing.includes(family.headTensor)
       ? ' If the head shares the embedding, set tie_word_embeddings to true.'
       : ''
     throw new TunesmithError(
       'ERR_TENSOR_MISSING',
-      `${folder} lacks ${some(missing)} of the ${sources.length} tensors that its config.json calls for.${hint}`,
+      `${folder} lacks ${some(missing)} of the ${groups.length} tensors that its config.json calls for.${hint}`,
     )
   }
-  for (const { tensor, shape } of sources) {
+  for (const { tensor, shape } of groups) {
     const found = store.tensors.get(tensor)!
     const where = `${found.file}: tensor ${tensor}`
     if (found.shape.length !== shape.length || found.shape.some((size, axis) => size !== shape[axis])) {
@@ -197,14 +217,17 @@ function commonDtype(tensors: readonly StoredTensor[]): { sourceDtype: StorageTy
 
 function unusedTensors(
   store: TensorStore,
-  sources: readonly ParameterSource[],
+  groups: readonly TensorGroup[],
   { family, spec }: ModelDescription,
   folder: string,
 ): Warning[] {
-  const used = new Set(sources.map(({ tensor }) => tensor))
+  const used = new Set(groups.map(({ tensor }) => tensor))
   const unused = [...store.tensors.keys()].filter(
     (name) =>
-      !used.has(name) && !family.derivedTensors.test(name) && !(spec.tiedEmbeddings && name === family.headTensor),
+      !used.has(name) &&
+      !family.derivedTensors.test(name) &&
+      !family.carried?.test(name) &&
+      !(spec.tiedEmbeddings && name === family.headTensor),
   )
   if (unused.length === 0) return []
   const message = `${folder} holds ${some(unused)}, which the config does not call for; left aside, and not saved again.`

@@ -19,6 +19,8 @@ export interface TensorSource {
   shape: readonly number[]
   /** Delivers `count` elements from element `offset` on, as bytes of `type`. */
   read: (offset: number, count: number) => Promise<Uint8Array>
+  /** Elements it must be asked for at a time; without it as many as fit a chunk. */
+  step?: number
 }
 
 export interface WriteOptions {
@@ -93,9 +95,9 @@ async function writeFileOf(
   const handle = await open(path, 'wx')
   try {
     await writeAll(handle, buildHeader(tensors))
-    for (const { name, type, shape, read } of tensors) {
+    for (const { name, type, shape, read, step: own } of tensors) {
       const elements = elementsOf(shape)
-      const step = Math.max(1, Math.floor(chunkBytes / sizeOf(type)))
+      const step = own ?? Math.max(1, Math.floor(chunkBytes / sizeOf(type)))
       for (let offset = 0; offset < elements; offset += step) {
         signal?.throwIfAborted()
         const count = Math.min(step, elements - offset)

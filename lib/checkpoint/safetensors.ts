@@ -106,6 +106,15 @@ export async function streamTensor(
   await pending
 }
 
+/** Reads a range of a tensor's bytes. */
+export async function readRange(tensor: StoredTensor, offset: number, bytes: number): Promise<Uint8Array> {
+  return withFile(tensor.file, async (handle) => {
+    const result = new Uint8Array(bytes)
+    await readExactly(handle, tensor.file, result, tensor.position + offset)
+    return result
+  })
+}
+
 /** Opens a file for reading, and closes it whatever `use` does. */
 export async function withFile<T>(path: string, use: (handle: FileHandle) => Promise<T>): Promise<T> {
   let handle: FileHandle

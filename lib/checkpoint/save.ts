@@ -6,14 +6,15 @@
 import { writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { TunesmithError, type Warning } from '../errors.ts'
-import type { DecoderSpec, NativeEngine, StorageType } from '../native/addon.ts'
-import type { ModelFamily } from './families/family.ts'
+import type { NativeEngine, StorageType } from '../native/addon.ts'
 import { RawObject } from './json.ts'
 import { type ModelDescription, openCheckpoint } from './open.ts'
 import { refuseSource } from './output.ts'
 import { publish } from './publish.ts'
-import { elementsOf, sizeOf } from './safetensors-header.ts'
-import { writeTensors } from './safetensors-writer.ts'
+import { defaultChunkBytes, readRange, type StoredTensor } from './safetensors.ts'
+import { elementsOf, sizeOf, storageTypeOf } from './safetensors-header.ts'
+import { type TensorSource, writeTensors } from './safetensors-writer.ts'
+import { groupByTensor, tensorReader } from './tensor-parts.ts'
 import { copyTokenizer, padTokenId } from './tokenizer-files.ts'
 
 export interface SaveOptions {
@@ -56,7 +57,7 @@ export async function saveCheckpoint(options: SaveOptions): Promise<SaveResult> 
   const dtype = options.dtype ?? model.sourceDtype
   const warnings: Warning[] = []
   await publish(folder, async (staging) => {
-    await writeTensors(staging, parameterSources(options, dtype), options)
+    await writeTensors(staging, tensorSources(options, dtype), options)
     warnings.push(...(await copyTokenizer(tokenizerFolder, staging, options.chatTemplate)))
     await writeJson(join(staging, 'generation_config.json'), generationConfig(model, ids))
     // Last, so that a staging folder with it is complete.
@@ -67,17 +68,34 @@ export async function saveCheckpoint(options: SaveOptions): Promise<SaveResult> 
 }
 
 /** Bytes of weights that a checkpoint of this model takes on disk. */
-export function checkpointBytes(family: ModelFamily, spec: DecoderSpec, dtype: StorageType): number {
-  return family.parameters(spec).reduce((sum, { shape }) => sum + elementsOf(shape) * sizeOf(dtype), 0)
+export function checkpointBytes(
+  { family, spec, carried }: Pick<ModelDescription, 'family' | 'spec' | 'carried'>,
+  dtype: StorageType,
+): number {
+  const trained = family.parameters(spec).reduce((sum, { shape }) => sum + elementsOf(shape) * sizeOf(dtype), 0)
+  return carried.reduce((sum, { begin, end }) => sum + end - begin, trained)
 }
 
-function parameterSources({ model, engine }: SaveOptions, type: StorageType): Parameters<typeof writeTensors>[1] {
-  return model.family.parameters(model.spec).map(({ name, tensor, shape }) => ({
-    name: tensor,
+function tensorSources({ model, engine }: SaveOptions, type: StorageType): TensorSource[] {
+  const trained = groupByTensor(model.family.parameters(model.spec)).map((group) => ({
+    name: group.tensor,
     type,
-    shape,
-    read: (offset: number, count: number) => engine.read(name, offset, count, type),
+    shape: group.shape,
+    ...tensorReader(group, type, (...part) => engine.read(...part), defaultChunkBytes),
   }))
+  return [...trained, ...model.carried.map(carriedSource)]
+}
+
+function carriedSource(tensor: StoredTensor): TensorSource {
+  const { name, shape, file, dtype } = tensor
+  const type = storageTypeOf(dtype)
+  if (type === undefined) {
+    throw new TunesmithError(
+      'ERR_TENSOR_DTYPE',
+      `${file}: tensor ${name} is ${dtype}; only floating point is saved again.`,
+    )
+  }
+  return { name, type, shape, read: (offset, count) => readRange(tensor, offset * sizeOf(type), count * sizeOf(type)) }
 }
 
 interface TokenIds {

@@ -16,6 +16,8 @@ const configFile = 'tokenizer_config.json'
 const plainFiles = [
   ...['tokenizer.json', configFile, 'special_tokens_map.json', 'added_tokens.json', templateFile],
   ...['vocab.json', 'merges.txt', 'vocab.txt', 'tokenizer.model', 'spiece.model', 'sentencepiece.bpe.model'],
+  // Of the images of a model that has some, without which its processor would not load again.
+  ...['preprocessor_config.json', 'processor_config.json'],
 ]
 
 /** Whether Transformers reads a tokenizer, or its templates, from an entry of this name. */

@@ -71,7 +71,7 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
   const outputDtype = options.outputDtype ?? model.sourceDtype
   const outputWarnings = await checkOutput(options.output, {
     source: model.folder,
-    bytes: checkpointBytes(model.family, model.spec, outputDtype),
+    bytes: checkpointBytes(model, outputDtype),
   })
   const device = chooseDevice(addon(), options)
   for (const warning of device.warnings) report.warning(warning)

@@ -37,6 +37,28 @@ describe('opening a checkpoint', () => {
     assert.match(checkpoint.warnings[0]!.message, /config\.json: the field mystery/)
   })
 
+  it('says where the config has dropout', async () => {
+    writeModel(folder(), { ...tinyConfig, attention_dropout: 0.1 })
+    const { warnings } = await openCheckpoint(folder())
+    assert.deepEqual(codes(warnings), ['WARN_NO_DROPOUT'])
+    assert.match(warnings[0]!.message, /config\.json: attention_dropout above 0/)
+  })
+
+  it('completes the names of a file of the bare model, as Transformers does', async () => {
+    writeModel(folder(), tinyConfig, {
+      edit: (tensors) => {
+        for (const [name, tensor] of Object.entries(tensors)) {
+          delete tensors[name]
+          tensors[name.replace(/^model\./, '')] = tensor
+        }
+      },
+    })
+    const checkpoint = await openCheckpoint(folder())
+    assert.deepEqual(checkpoint.warnings, [])
+    assert.ok(checkpoint.tensors.tensors.has('model.layers.1.mlp.up_proj.weight'))
+    assert.ok(checkpoint.tensors.tensors.has('lm_head.weight'))
+  })
+
   it('takes the type that holds most elements, and warns where others differ', async () => {
     writeModel(folder(), tinyConfig, {
       type: 'float16',

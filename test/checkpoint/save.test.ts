@@ -65,7 +65,7 @@ describe('saving a checkpoint', () => {
       }
       assert.equal(
         [...saved.tensors.tensors.values()].reduce((sum, tensor) => sum + tensor.end - tensor.begin, 0),
-        checkpointBytes(saved.family, saved.spec, type),
+        checkpointBytes(saved, type),
       )
     })
   }

@@ -1,4 +1,4 @@
-// Weights that need no file: a hash of their index, the same in scripts/python/bf16_distance.py.
+// Weights that need no file: a hash of their index, the same in scripts/python/bf16_distance.py and make_family_golden.py.
 
 import type { JsonObject } from '../../lib/checkpoint/json.ts'
 import { describeModel } from '../../lib/checkpoint/open.ts'
@@ -6,7 +6,7 @@ import type { EngineOptions, NativeEngine } from '../../lib/native/addon.ts'
 import { addon } from '../../lib/native/load.ts'
 
 /** The finaliser of MurmurHash3 over index and stream, as a number in [-1, 1). */
-function uniform(stream: number, index: number): number {
+export function uniform(stream: number, index: number): number {
   let x = (Math.imul(index, 0x9e3779b1) + Math.imul(stream, 0x85ebca77)) | 0
   x = Math.imul(x ^ (x >>> 16), 0x85ebca6b)
   x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35)

@@ -14,6 +14,7 @@ import { describe, type JsonObject } from '../json.ts'
 const inert: Record<string, readonly unknown[]> = {
   add_cross_attention: [false],
   alibi: [false],
+  attention_bias: [false],
   attention_chunk_size: [],
   attention_multiplier: [1],
   attention_output_bias: [false],
@@ -25,10 +26,14 @@ const inert: Record<string, readonly unknown[]> = {
   dim_model_base: [],
   embedding_multiplier: [1],
   final_logit_softcapping: [],
+  full_attn_mod: [1],
+  interpolate_factor: [1],
   is_encoder_decoder: [false],
   layer_types: [],
+  lm_head_bias: [false],
   logit_scale: [1],
   logits_scaling: [1],
+  mlp_bias: [false],
   mlp_only_layers: [],
   no_rope_layers: [],
   num_experts: [0],
@@ -50,6 +55,8 @@ const inert: Record<string, readonly unknown[]> = {
   scale_emb: [1],
   sliding_window: [],
   use_bias: [false],
+  use_bidirectional_attention: [false],
+  use_mrope: [false],
   use_parallel_residual: [false],
   use_post_norm: [false],
   use_qk_norm: [false],
@@ -58,7 +65,6 @@ const inert: Record<string, readonly unknown[]> = {
 
 /** What to do about some of them, beyond choosing another model. */
 const remedies: Record<string, string> = {
-  attention_dropout: 'Set it to 0: fine-tuning here has no dropout.',
   pretraining_tp: 'Set it to 1: the mathematics is the same, it only slices the matrices.',
   quantization_config: 'Use the unquantised checkpoint, or dequantise it first.',
 }
@@ -76,7 +82,9 @@ const harmless = new Set(
     'num_return_sequences forced_bos_token_id forced_eos_token_id remove_invalid_values begin_suppress_tokens',
     'suppress_tokens exponential_decay_length_penalty tf_legacy_loss max_window_layers gradient_checkpointing',
     'license name_or_path language unsloth_version unsloth_fixed is_llama_config transformers.js_config',
-    'encoder_no_repeat_ngram_size _flash_attn_2_enabled',
+    'encoder_no_repeat_ngram_size _flash_attn_2_enabled cache_implementation _sliding_window_pattern',
+    // Of heads for classification.
+    'summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout classifier_dropout',
   ].flatMap((line) => line.split(' ')),
 )
 
@@ -84,6 +92,8 @@ const harmless = new Set(
 export class ConfigReader {
   readonly config: JsonObject
   readonly where: string
+  /** Fields of dropout that are not 0; filled by `finish`. */
+  readonly dropout: string[] = []
   private readonly seen = new Set<string>()
 
   constructor(config: JsonObject, where: string) {
@@ -104,9 +114,25 @@ export class ConfigReader {
   }
 
   positiveNumber(name: string, fallback?: number): number {
-    const value = this.value(name) ?? fallback
+    return this.positive(name, this.value(name) ?? fallback)
+  }
+
+  /** As `positiveNumber`, but `null` says that there is none; only absence takes the fallback. */
+  positiveNumberOrNone(name: string, fallback: number | undefined): number | undefined {
+    const value = this.value(name)
+    if (value !== undefined) return this.positive(name, value)
+    return Object.hasOwn(this.config, name) ? undefined : fallback
+  }
+
+  positiveIntegerOrNone(name: string, fallback: number | undefined): number | undefined {
+    const value = this.positiveNumberOrNone(name, fallback)
+    return value === undefined ? undefined : this.positiveInteger(name, value)
+  }
+
+  /** Checks a value found by its path. */
+  positive(path: string, value: unknown): number {
     if (typeof value === 'number' && Number.isFinite(value) && value > 0) return value
-    throw this.invalid(name, value, 'a number over 0')
+    throw this.invalid(path, value, 'a number over 0')
   }
 
   boolean(name: string, fallback: boolean): boolean {
@@ -136,18 +162,18 @@ export class ConfigReader {
   finish(): string[] {
     const unknown: string[] = []
     for (const [name, value] of Object.entries(this.config)) {
-      if (this.seen.has(name) || value === null) continue
+      if (this.seen.has(name) || value === null || harmless.has(name)) continue
       const neutral = inert[name]
       if (Object.hasOwn(inert, name) && neutral !== undefined) {
         if (!neutral.includes(value) && !this.isNeutral(name, value))
           throw this.unsupported(name, value, remedies[name])
       } else if (/dropout|pdrop/.test(name)) {
-        if (value !== 0) throw this.unsupported(name, value, remedies.attention_dropout)
+        if (value !== 0) this.dropout.push(name)
       } else if (name === 'auto_map') {
         // Transformers runs its own code for the model unless told to trust the repository's.
         if (/"AutoModel/.test(JSON.stringify(value)))
           throw this.unsupported(name, value, 'The model brings its own code.')
-      } else if (!harmless.has(name)) {
+      } else {
         unknown.push(name)
       }
     }

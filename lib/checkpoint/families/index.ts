@@ -4,15 +4,33 @@ import type { DecoderSpec } from '../../native/addon.ts'
 import { describe, type JsonObject } from '../json.ts'
 import { ConfigReader } from './config.ts'
 import type { ModelFamily } from './family.ts'
+import { gemma2 } from './gemma2.ts'
+import { gemma3 } from './gemma3.ts'
+import { gemma3Images } from './gemma3-images.ts'
+import { gptNeox } from './gpt-neox.ts'
+import { gpt2 } from './gpt2.ts'
+import { granite } from './granite.ts'
 import { llama } from './llama.ts'
+import { mistral } from './mistral.ts'
+import { olmo2 } from './olmo2.ts'
+import { phi3 } from './phi3.ts'
+import { qwen2 } from './qwen2.ts'
+import { qwen3 } from './qwen3.ts'
+import { smollm3 } from './smollm3.ts'
+import { stablelm } from './stablelm.ts'
 
-const families: readonly ModelFamily[] = [llama]
+const families: readonly ModelFamily[] = [
+  ...[llama, mistral, qwen2, qwen3, gemma2, gemma3, gemma3Images, phi3],
+  ...[olmo2, smollm3, gpt2, gptNeox, stablelm, granite],
+]
 
 export interface ConfigReading {
   family: ModelFamily
   spec: DecoderSpec
   /** Fields that were not understood and were left aside, by path. */
   unknown: string[]
+  /** Fields of dropout that are not 0: they act in training only, and there is none here. */
+  dropout: string[]
 }
 
 /**
@@ -26,7 +44,8 @@ export function readConfig(config: JsonObject, where: string): ConfigReading {
   const family = familyOf(config, where)
   const reader = new ConfigReader(config, where)
   const { spec, unused } = family.read(reader)
-  return { family, spec, unknown: [...reader.finish(), ...unused] }
+  const unknown = [...reader.finish(), ...unused]
+  return { family, spec, unknown, dropout: reader.dropout }
 }
 
 /**
