@@ -122,8 +122,12 @@ export function* evalMicroBatches(set: ExampleSet, microBatchTokens: number): Ge
   }
 }
 
+/** Each example is numbered by its place in `indices`, wherever packing puts it. */
 function packIndices(set: ExampleSet, indices: readonly number[], microBatchTokens: number): MicroBatch[] {
-  return binsOf(set, indices, microBatchTokens).map((bin) => collate(bin.map((i) => set.examples[indices[i]!]!)))
+  return binsOf(set, indices, microBatchTokens).map((bin) => ({
+    ...collate(bin.map((i) => set.examples[indices[i]!]!)),
+    numbers: Int32Array.from(bin),
+  }))
 }
 
 /** Positions in `indices` per micro-batch. */

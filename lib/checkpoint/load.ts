@@ -89,7 +89,8 @@ async function sameBytes(a: StoredTensor, b: StoredTensor, chunkBytes: number): 
 
 /** Guards the seam: both sides must list the same parameters in the same sizes. */
 function checkParameters(engine: Pick<NativeEngine, 'parameters'>, sources: readonly ParameterSource[]): void {
-  const native = new Map(engine.parameters().map(({ name, shape }) => [name, elementsOf(shape)]))
+  const own = engine.parameters().filter(({ name }) => !name.includes('.lora_'))
+  const native = new Map(own.map(({ name, shape }) => [name, elementsOf(shape)]))
   const wrong = sources.filter(({ name, shape }) => native.get(name) !== elementsOf(shape)).map(({ name }) => name)
   const known = new Set(sources.map(({ name }) => name))
   wrong.push(...[...native.keys()].filter((name) => !known.has(name)))

@@ -4,6 +4,7 @@ import { hostname } from 'node:os'
 import { join, resolve } from 'node:path'
 import { TunesmithError, type Warning } from '../errors.ts'
 import { makeFolder } from '../make-folder.ts'
+import { adapterConfigFile, adapterWeightsFile } from './adapter/peft-config.ts'
 import { indexFile } from './safetensors.ts'
 import { isTokenizerFile } from './tokenizer-files.ts'
 
@@ -50,9 +51,15 @@ export async function checkOutput(folder: string, { source, bytes = 0 }: OutputC
   )
 }
 
+/** Without one of these a folder is nothing to any loader: removed first and put in place last. */
+export function isLastFile(name: string): boolean {
+  return name === 'config.json' || name === adapterConfigFile
+}
+
 /** Files that belong to a checkpoint: those of an earlier one are removed when another takes its place. */
 export function isCheckpointFile(name: string): boolean {
-  if (name === 'config.json' || name === 'generation_config.json' || name === indexFile) return true
+  if (isLastFile(name) || name === 'generation_config.json' || name === indexFile) return true
+  if (name === adapterWeightsFile) return true
   return /^model(-\d{5}-of-\d{5})?\.safetensors$/.test(name) || isTokenizerFile(name)
 }
 

@@ -5,16 +5,17 @@
  * - a folder that did not exist appears by one rename;
  * - in a folder that exists (the run's output, which also holds metrics and checkpoints/) the staging folder lies inside
  *   and its name says how far things are. `.checkpoint-partial` is being written and worth nothing. Once whole it becomes
- *   `.checkpoint-complete`; files of an earlier checkpoint are removed, config.json first. `.checkpoint-moving` means that
- *   nothing of the earlier one is left; its files are renamed into place, config.json last.
+ *   `.checkpoint-complete`; files of an earlier checkpoint are removed, config.json (of an adapter, adapter_config.json)
+ *   first. `.checkpoint-moving` means that nothing of the earlier one is left; its files are renamed into place, the same
+ *   one last.
  *
- * No loader accepts a folder without config.json, so the folder never looks whole while it holds a mixture, and whoever
+ * No loader accepts a folder without it, so the folder never looks whole while it holds a mixture, and whoever
  * opens it is told where the rest is.
  */
 import { open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { makeFolder } from '../make-folder.ts'
-import { asOutputError, isCheckpointFile } from './output.ts'
+import { asOutputError, isCheckpointFile, isLastFile } from './output.ts'
 
 const partial = '.checkpoint-partial'
 const complete = '.checkpoint-complete'
@@ -70,18 +71,18 @@ async function moveInto(target: string, staging: string): Promise<void> {
   await rm(join(target, moving), { recursive: true, force: true })
   await rename(staging, join(target, complete))
   await flushFolder(target)
-  await rm(join(target, 'config.json'), { force: true })
+  for (const name of (await readdir(target)).filter(isLastFile)) await rm(join(target, name))
   await flushFolder(target)
   for (const name of await readdir(target)) {
     if (isCheckpointFile(name)) await rm(join(target, name), { recursive: true })
   }
   await flushFolder(target)
   await rename(join(target, complete), join(target, moving))
-  for (const name of await readdir(join(target, moving))) {
-    if (name !== 'config.json') await rename(join(target, moving, name), join(target, name))
-  }
+  const place = (name: string) => rename(join(target, moving, name), join(target, name))
+  const names = await readdir(join(target, moving))
+  for (const name of names) if (!isLastFile(name)) await place(name)
   await flushFolder(target)
-  await rename(join(target, moving, 'config.json'), join(target, 'config.json'))
+  for (const name of names) if (isLastFile(name)) await place(name)
   await rm(join(target, moving), { recursive: true })
   await flushFolder(target)
 }

@@ -1,9 +1,11 @@
 /** Loading a checkpoint to generate with. */
 import { chooseTemplate } from '../chat/template.ts'
 import { Tokenizer } from '../chat/tokenizer.ts'
+import { engineAdapters } from '../checkpoint/adapter/adapter.ts'
+import { type OpenModel, openModel } from '../checkpoint/adapter/open-model.ts'
+import { loadAdapter } from '../checkpoint/adapter/weights.ts'
 import { loadParameters } from '../checkpoint/load.ts'
-import { type Checkpoint, checkVocabulary, openCheckpoint } from '../checkpoint/open.ts'
-import { localModel } from '../hub/local.ts'
+import { checkVocabulary } from '../checkpoint/open.ts'
 import type { BackendName, NativeEngine } from '../native/addon.ts'
 import { asTunesmithError } from '../native/error.ts'
 import { addon } from '../native/load.ts'
@@ -31,14 +33,16 @@ const prefillTokens = 512
 
 /**
  * Loads a Hugging Face folder, or a model of the hub (`org/name[@revision]`) where no such folder exists, for generation.
+ * An adapter in PEFT's format is loaded beside its base.
  *
- * @throws TunesmithError `ERR_UNKNOWN_OPTION`, `ERR_INVALID_OPTION`; the errors of localModel, openCheckpoint, Tokenizer.load, chooseTemplate and chooseDevice
+ * @throws TunesmithError `ERR_UNKNOWN_OPTION`, `ERR_INVALID_OPTION`; the errors of openModel, Tokenizer.load, chooseTemplate and chooseDevice
  */
 export async function loadModel(folder: string, options: LoadModelOptions = {}): Promise<Model> {
   checkLoadOptions(options)
   const { device = 'auto', precision = 'auto', threads = 0, chatTemplate = 'model' } = options
-  const checkpoint = await openCheckpoint(await localModel(folder))
-  const tokenizer = await Tokenizer.load(checkpoint.folder)
+  const open = await openModel(folder)
+  const { checkpoint, adapter, tokenizerFolder } = open
+  const tokenizer = await Tokenizer.load(tokenizerFolder)
   checkVocabulary(checkpoint.spec, tokenizer.vocabSize)
   const { template, fallback } = await chooseTemplate(chatTemplate, tokenizer)
   const chosen = chooseDevice(addon(), { device, precision, threads })
@@ -46,10 +50,18 @@ export async function loadModel(folder: string, options: LoadModelOptions = {}):
   const maxContext = Math.min(options.maxContext ?? defaultContext, maxPositions)
   let engine: NativeEngine | undefined
   try {
-    engine = openEngine(checkpoint, chosen, maxContext)
-    const warnings = [...checkpoint.warnings, ...(await loadParameters(checkpoint, engine)), ...chosen.warnings]
+    engine = openEngine(open, chosen, maxContext)
+    const warnings = [...open.warnings, ...(await loadParameters(checkpoint, engine)), ...chosen.warnings]
+    if (adapter) await loadAdapter(adapter, engine)
     if (fallback !== undefined) warnings.push({ code: 'WARN_TEMPLATE_FALLBACK', message: fallback })
-    const parts = { folder: checkpoint.folder, device: chosen, tokenizer, template, maxContext, warnings }
+    const parts = {
+      folder: adapter?.stored?.folder ?? checkpoint.folder,
+      device: chosen,
+      tokenizer,
+      template,
+      maxContext,
+      warnings,
+    }
     return new Model(parts, engine, maxPositions)
   } catch (error) {
     engine?.close()
@@ -57,12 +69,17 @@ export async function loadModel(folder: string, options: LoadModelOptions = {}):
   }
 }
 
-function openEngine({ spec }: Checkpoint, { backend, compute, threads }: Device, maxContext: number): NativeEngine {
+function openEngine(
+  { checkpoint, adapter }: OpenModel,
+  { backend, compute, threads }: Device,
+  maxContext: number,
+): NativeEngine {
   return new (addon().Engine)({
     backend,
     compute,
     threads,
-    spec: { ...spec, maxPositions: maxContext },
+    spec: { ...checkpoint.spec, maxPositions: maxContext },
+    ...(adapter && { adapters: engineAdapters(adapter) }),
     training: false,
     optimizer: 'sgd',
     recompute: false,

@@ -1,7 +1,8 @@
 /** How long a run will take, from a measurement of its own layers on this machine. */
 import { collate } from '../batch/collate.ts'
+import { elementsOf } from '../checkpoint/safetensors-header.ts'
 import type { Example } from '../data/conversation.ts'
-import type { DecoderSpec, EngineOptions } from '../native/addon.ts'
+import type { DecoderSpec, EngineOptions, NativeEngine } from '../native/addon.ts'
 import { addon } from '../native/load.ts'
 import type { Setup } from './setup.ts'
 
@@ -32,10 +33,12 @@ export async function estimateSeconds(setup: Setup): Promise<number> {
   const sequences = Math.max(1, Math.floor(tokens / length))
   const batch = collate(Array.from({ length: sequences }, () => probeExample(length, share, spec.vocabSize)))
   // Of the probe's few layers everything trains; what is frozen is taken off below.
-  const { trainable: _, ...common } = engineOptions
+  const { trainable: _, adapters, ...common } = engineOptions
+  const probed = adapters?.modules.filter(({ parts }) => layerOf(parts[0]!, spec.layers) < layers)
   const options: EngineOptions = {
     ...common,
     spec,
+    ...(adapters && probed!.length > 0 && { adapters: { ...adapters, modules: probed! } }),
     maxTokens: sequences * length,
     maxSupervised: sequences * length,
     maxSequences: sequences,
@@ -43,6 +46,7 @@ export async function estimateSeconds(setup: Setup): Promise<number> {
   const engine = new (addon().Engine)(options)
   try {
     await engine.initialize(0, 0.02)
+    if (options.adapters) await engine.initializeAdapters(0)
     await engine.commit()
     const weight = batch.weights.reduce((sum, value) => sum + value, 0)
     const step = { learningRate: 0, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, maxGradNorm: 1, step: 1 }
@@ -54,7 +58,7 @@ export async function estimateSeconds(setup: Setup): Promise<number> {
       const started = performance.now()
       await engine.evaluate(batch)
       const began = performance.now()
-      await engine.accumulate(batch, weight, true)
+      await engine.accumulate(batch, weight, true, { seed: 0, step: 1 })
       const computed = performance.now()
       await engine.optimizerStep(step)
       if (round === 0) continue
@@ -62,9 +66,11 @@ export async function estimateSeconds(setup: Setup): Promise<number> {
       computing = Math.min(computing, computed - began)
       updating = Math.min(updating, performance.now() - computed)
     }
-    const needed = forward + Math.max(0, computing - forward) * backwardShare(setup)
+    // With adapters, only they train in the probe too.
+    const backward = options.adapters ? 1 : backwardShare(setup)
+    const needed = forward + Math.max(0, computing - forward) * backward
     const perOperation = needed / operations(spec, sequences * length, share, length)
-    const perParameter = updating / parameterCount(spec)
+    const perParameter = updating / trainedCount(engine)
     const perEpoch = perOperation * operations(engineOptions.spec, train.tokens, share, length)
     return (perEpoch * plan.epochs + perParameter * plan.trainable * plan.steps) / 1000
   } finally {
@@ -104,6 +110,6 @@ function layerParameters({ hiddenSize, heads, kvHeads, headDim, intermediateSize
   return hiddenSize * (2 * (heads + kvHeads) * headDim + (mlp === 'gated' ? 3 : 2) * intermediateSize)
 }
 
-function parameterCount(spec: DecoderSpec): number {
-  return spec.layers * layerParameters(spec) + (spec.tiedEmbeddings ? 1 : 2) * spec.vocabSize * spec.hiddenSize
+function trainedCount(engine: NativeEngine): number {
+  return engine.parameters().reduce((sum, { shape, trained }) => sum + (trained ? elementsOf(shape) : 0), 0)
 }

@@ -62,9 +62,10 @@ async function runStep(
   { engine, set, options, schedule }: Loop,
   { course, step }: { course: CourseStep; step: Step },
 ): Promise<StepOutcome> {
+  const random = { seed: options.seed, step: course.number }
   // All are posted at once: the engine works through them without waiting for this thread in between.
   const sums = await Promise.all(
-    step.microBatches.map((batch, index) => engine.accumulate(batch, step.weightSum, index === 0)),
+    step.microBatches.map((batch, index) => engine.accumulate(batch, step.weightSum, index === 0, random)),
   )
   let loss = 0
   for (const sum of sums) loss += sum.loss

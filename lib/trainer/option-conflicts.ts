@@ -46,6 +46,13 @@ export function conflicts(input: unknown): Problem[] {
       refuse(path, 'has no effect: evaluation reads every row once; remove it')
     }
 
+  if (isRecord(input.adapter)) {
+    for (const path of ['train', 'freeze', 'parameterGroups'])
+      if (given(path)) refuse(path, 'excludes adapter, beside which nothing trains: give one of them')
+    if (given('outputDtype')) refuse('outputDtype', 'has no effect with adapter, which is saved in float32: remove it')
+    if (input.adapter.init === 'pissa' && input.adapter.dora === true)
+      refuse('adapter.init', "'pissa' excludes adapter.dora: give one of them")
+  }
   if (typeof input.train === 'string' && /\.(jsonl?|csv|parquet|gz|zst)$/.test(input.train))
     refuse('train', 'selects tensors by pattern; the training data is data.train')
   if (isRecord(input.samples)) problems.push(...withoutEffect(input.samples, 'samples.'))

@@ -2,7 +2,7 @@
 import type { z } from 'zod'
 import { TunesmithError } from '../errors.ts'
 import { laterOptions, suggestion } from './option-names.ts'
-import { samples, schema } from './option-schema.ts'
+import { adapter, samples, schema } from './option-schema.ts'
 
 export interface Problem {
   kind: 'unknown' | 'invalid'
@@ -61,6 +61,7 @@ const knownPaths: readonly string[] = [
   ...Object.keys(schema.shape.data.shape).map((name) => `data.${name}`),
   ...['pattern', 'learningRateScale', 'weightDecay'].map((name) => `parameterGroups.${name}`),
   ...Object.keys(samples.shape).map((name) => `samples.${name}`),
+  ...Object.keys(adapter.shape).map((name) => `adapter.${name}`),
   ...['config', 'tokenizer', 'init'].map((name) => `model.${name}`),
   ...['train', 'eval'].flatMap((name) => [`data.${name}.path`, `data.${name}.format`, `data.${name}.proportion`]),
 ]

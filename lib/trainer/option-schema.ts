@@ -61,6 +61,31 @@ const prompts = z
 
 export const samples = z.strictObject({ prompts, every: every.optional(), ...samplingParts })
 
+const byPattern = (value: typeof positive) =>
+  z.record(z.string(), value, { error: 'an object of numbers by pattern, such as { "q_proj": 32 }' })
+
+const targets = z.union(
+  [path('a text'), z.array(path('the name of a projection')).min(1, { error: 'a list of at least one name' })],
+  { error: "'all-linear', a list of names such as ['q_proj', 'v_proj'], or a regular expression" },
+)
+
+export const adapter = z.strictObject(
+  {
+    type: oneOf('lora'),
+    rank: integer(1).optional(),
+    alpha: positive.optional(),
+    dropout: below1.optional(),
+    targets: targets.optional(),
+    rankPattern: byPattern(integer(1)).optional(),
+    alphaPattern: byPattern(positive).optional(),
+    rslora: boolean.optional(),
+    dora: boolean.optional(),
+    loraPlusRatio: positive.optional(),
+    init: oneOf('default', 'pissa').optional(),
+  },
+  { error: "an object such as { type: 'lora', rank: 16 }" },
+)
+
 export const schema = z.strictObject(
   {
     model: z.union([path('the folder of a checkpoint'), randomModel], {
@@ -115,6 +140,7 @@ export const schema = z.strictObject(
         { error: 'a list of { pattern, learningRateScale, weightDecay }' },
       )
       .optional(),
+    adapter: adapter.optional(),
     precision: oneOf('float32', 'bfloat16').optional(),
     device: oneOf('auto', 'cuda', 'cpu', 'reference').optional(),
     threads: integer(1).optional(),

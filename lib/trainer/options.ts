@@ -190,6 +190,12 @@ export interface TrainerOptions {
   /** Learning rates and weight decay of their own, by pattern; the first group that matches a tensor has it. Default: none. */
   parameterGroups?: ParameterGroupOptions[] | undefined
 
+  /**
+   * Trains a low-rank adapter beside frozen weights (LoRA, arXiv 2106.09685) and writes it in PEFT's format. Where `model`
+   * is such an adapter already, it is trained on. Default: none.
+   */
+  adapter?: LoraOptions | undefined
+
   /** Of weights and activations; master weights and optimizer state are float32. Default 'bfloat16' where the device is fast at it. */
   precision?: 'float32' | 'bfloat16' | undefined
   /** Default 'auto': the fastest that is there. */
@@ -205,6 +211,36 @@ export interface TrainerOptions {
   samples?: SampleOptions | SampleOptions['prompts'] | undefined
   /** Type of the exported weights. Default: the source checkpoint's; float32 for random weights. */
   outputDtype?: 'float32' | 'float16' | 'bfloat16' | undefined
+}
+
+export interface LoraOptions {
+  type: 'lora'
+  /** Rank of the update B · A. Default 16. */
+  rank?: number | undefined
+  /** The update is multiplied by alpha / rank. Default: the rank, for a factor of 1 as PEFT's own defaults have it. */
+  alpha?: number | undefined
+  /** Share of the adapters' inputs that a step drops, 0 to below 1. Default 0. */
+  dropout?: number | undefined
+  /**
+   * Projections that get an adapter: 'all-linear' is all of attention and MLP, never the head; a list of module names or
+   * their endings, such as ['q_proj', 'v_proj']; or one regular expression for whole names. Default 'all-linear'.
+   */
+  targets?: string | string[] | undefined
+  /** Ranks of their own, by a regular expression for the end of the module's name; the first that fits counts. */
+  rankPattern?: Record<string, number> | undefined
+  /** Alphas, in the same way. */
+  alphaPattern?: Record<string, number> | undefined
+  /** Factor alpha / √rank (rsLoRA, arXiv 2312.03732). Default false. */
+  rslora?: boolean | undefined
+  /** With magnitudes (DoRA, arXiv 2402.09353). Default false. */
+  dora?: boolean | undefined
+  /** B learns so many times as fast as A (LoRA+, arXiv 2402.12354). Default 1. */
+  loraPlusRatio?: number | undefined
+  /**
+   * 'default': A uniform, B zero, as in PEFT; 'pissa': from the largest singular values of the weights (arXiv 2404.02948),
+   * saved as an adapter of twice the rank to the weights as they were. Default 'default'.
+   */
+  init?: 'default' | 'pissa' | undefined
 }
 
 export interface ResolvedSamples extends SamplingOptions {
@@ -275,6 +311,8 @@ export interface ResolvedOptions {
   train: string[]
   freeze: string[]
   parameterGroups: ParameterGroupOptions[]
+  /** As given: what is left out depends on whether the model is an adapter already. */
+  adapter?: LoraOptions
   precision: 'auto' | 'float32' | 'bfloat16'
   device: 'auto' | 'cuda' | 'cpu' | 'reference'
   /** 0: every core this process may use. */
@@ -336,6 +374,7 @@ export function parseOptions(input: unknown, baseFolder: string = process.cwd())
     train: [options.train ?? []].flat(),
     freeze: [options.freeze ?? []].flat(),
     parameterGroups: options.parameterGroups ?? [],
+    ...(options.adapter !== undefined && { adapter: options.adapter }),
     precision: options.precision ?? 'auto',
     device: options.device ?? 'auto',
     threads: options.threads ?? 0,

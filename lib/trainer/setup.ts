@@ -7,22 +7,20 @@ import type { DataCounts, PrepareOptions } from '../batch/prepared.ts'
 import { type MicroBatchLimits, microBatchLimits } from '../batch/steps.ts'
 import type { ChatTemplate } from '../chat/template.ts'
 import { Tokenizer } from '../chat/tokenizer.ts'
-import {
-  type Checkpoint,
-  checkVocabulary,
-  describeModel,
-  type ModelDescription,
-  openCheckpoint,
-} from '../checkpoint/open.ts'
-import { checkOutput } from '../checkpoint/output.ts'
+import { engineAdapters } from '../checkpoint/adapter/adapter.ts'
+import { openModel } from '../checkpoint/adapter/open-model.ts'
+import { adapterBytes } from '../checkpoint/adapter/save.ts'
+import { type Checkpoint, checkVocabulary, describeModel, type ModelDescription } from '../checkpoint/open.ts'
+import { checkOutput, refuseSource } from '../checkpoint/output.ts'
 import { checkpointBytes } from '../checkpoint/save.ts'
 import { place } from '../data/source.ts'
 import { TunesmithError, type Warning } from '../errors.ts'
-import { localData, localModel } from '../hub/local.ts'
+import { localData } from '../hub/local.ts'
 import type { HubHooks } from '../hub/repo.ts'
 import type { EngineOptions, StorageType } from '../native/addon.ts'
 import { addon } from '../native/load.ts'
 import { type Preview, previewData } from '../preview/preview.ts'
+import { type RunAdapter, runAdapter } from './adapter.ts'
 import { courseLength } from './course.ts'
 import { chooseDevice, type Device } from './device.ts'
 import type { PrepareEvent, TrainingPlan } from './events.ts'
@@ -37,6 +35,8 @@ export interface Setup {
   model: ModelDescription
   /** The weights to start from; absent with random initialisation. */
   checkpoint: Checkpoint | undefined
+  /** Absent where the weights themselves are trained. */
+  adapter: RunAdapter | undefined
   tokenizer: Tokenizer
   /** Absent where all rows are plain text. */
   template: ChatTemplate | undefined
@@ -66,12 +66,14 @@ export interface Report {
  */
 export async function setUp(options: ResolvedOptions, report: Report, signal?: AbortSignal): Promise<Setup> {
   const hub = hubHooks(report, signal)
-  const { model, checkpoint, tokenizer } = await openBase(options, hub)
-  for (const warning of model.warnings) report.warning(warning)
+  const { model, checkpoint, stored, tokenizer, warnings } = await openBase(options, hub)
+  for (const warning of warnings) report.warning(warning)
+  const adapter = runAdapter(options, model, stored)
   const outputDtype = options.outputDtype ?? model.sourceDtype
+  await refuseSource(options.output, stored?.stored?.folder)
   const outputWarnings = await checkOutput(options.output, {
     source: model.folder,
-    bytes: checkpointBytes(model, outputDtype),
+    bytes: adapter ? adapterBytes(adapter.adapter) : checkpointBytes(model, outputDtype),
   })
   const device = chooseDevice(addon(), options)
   for (const warning of device.warnings) report.warning(warning)
@@ -91,10 +93,11 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
   const samples =
     options.samples && (await prepareSamples(options.samples, tokenizer, data.template, model.spec.maxPositions))
   const sources = model.family.parameters(model.spec)
-  const trainable = selectTrainable(options, sources)
+  const trainable = adapter ?? selectTrainable(options, sources)
   const engineOptions = {
     ...engineFor(options, model, device, data.train, data.eval, samples),
     ...(trainable.groups && { trainable: trainable.groups }),
+    ...(adapter && { adapters: engineAdapters(adapter.adapter) }),
   }
   const length = courseLength(data.train, options)
   const schedule: Schedule = {
@@ -108,7 +111,7 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
   const { tokens, supervisedTokens } = epochTokens(data.train, options)
   const mixture = mixtureParts(data.train, length.epochs)
   for (const part of mixture ?? []) if (part.neverDrawn > 0) report.warning(neverDrawn(part, length.epochs))
-  const parameters = sources.reduce((sum, { shape }) => sum + product(shape), 0)
+  const parameters = sources.reduce((sum, { shape }) => sum + product(shape), adapter?.count ?? 0)
   const longest = data.train.examples[data.train.longest]!
   const plan: TrainingPlan = {
     parameters,
@@ -143,6 +146,7 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
     options,
     model,
     checkpoint,
+    adapter,
     tokenizer,
     template: data.template,
     train: data.train,
@@ -167,10 +171,10 @@ function hubHooks(report: Report, signal: AbortSignal | undefined): HubHooks {
 
 /** The model without its weights, and the tokenizer: what data is prepared for. */
 async function openBase(options: ResolvedOptions, hub: HubHooks) {
-  const { model, checkpoint } = await findModel(options, hub)
-  const tokenizer = await Tokenizer.load('folder' in options.model ? model.folder! : options.model.tokenizer)
-  checkVocabulary(model.spec, tokenizer.vocabSize)
-  return { model, checkpoint, tokenizer }
+  const found = await findModel(options, hub)
+  const tokenizer = await Tokenizer.load(found.tokenizerFolder)
+  checkVocabulary(found.model.spec, tokenizer.vocabSize)
+  return { ...found, tokenizer }
 }
 
 /** The options' data with what lies on the hub fetched. */
@@ -197,15 +201,15 @@ export async function previewRows(
   return preview
 }
 
-async function findModel(
-  { model }: ResolvedOptions,
-  hub: HubHooks,
-): Promise<{ model: ModelDescription; checkpoint: Checkpoint | undefined }> {
+async function findModel({ model }: ResolvedOptions, hub: HubHooks) {
   if ('folder' in model) {
-    const checkpoint = await openCheckpoint(await localModel(model.folder, hub))
-    return { model: checkpoint, checkpoint }
+    const { checkpoint, adapter: stored, tokenizerFolder, warnings } = await openModel(model.folder, hub)
+    const description: ModelDescription = checkpoint
+    return { model: description, checkpoint, stored, tokenizerFolder, warnings }
   }
-  return { model: await describeModel(model.config), checkpoint: undefined }
+  const description = await describeModel(model.config)
+  const { warnings } = description
+  return { model: description, checkpoint: undefined, stored: undefined, tokenizerFolder: model.tokenizer, warnings }
 }
 
 function onlyWarmup({ totalSteps, warmupSteps, learningRate }: Schedule): Warning {

@@ -1,5 +1,6 @@
 /** The trainer: options in, a fine-tuned checkpoint out, events on the way. */
 import { addPacking, noPacking, packingOf } from '../batch/packing.ts'
+import { saveAdapter } from '../checkpoint/adapter/save.ts'
 import { loadParameters } from '../checkpoint/load.ts'
 import { lockOutput } from '../checkpoint/output.ts'
 import { saveCheckpoint } from '../checkpoint/save.ts'
@@ -8,6 +9,7 @@ import type { NativeEngine } from '../native/addon.ts'
 import { asTunesmithError } from '../native/error.ts'
 import { addon } from '../native/load.ts'
 import { checkRows, type Preview } from '../preview/preview.ts'
+import { exportedAdapter, startAdapter } from './adapter.ts'
 import { estimateSeconds } from './estimate.ts'
 import { EvalClock, evaluate } from './evaluate.ts'
 import {
@@ -146,7 +148,7 @@ export class Trainer extends TrainerEmitter {
   }
 
   async #loadWeights(
-    { checkpoint, model }: Setup,
+    { checkpoint, model, adapter }: Setup,
     engine: NativeEngine,
     metrics: MetricsFile,
     signal: AbortSignal | undefined,
@@ -155,6 +157,7 @@ export class Trainer extends TrainerEmitter {
       const onProgress = (done: number, total: number) => this.emit('prepare', { stage: 'model', done, total })
       const warnings = await loadParameters(checkpoint, engine, { signal, onProgress })
       for (const warning of warnings) await this.#warn(warning, metrics)
+      if (adapter) await startAdapter(adapter, engine, this.options.seed, signal)
       return
     }
     const { initializer_range: range } = model.config.value
@@ -248,21 +251,21 @@ export class Trainer extends TrainerEmitter {
   }
 
   async #save(
-    { model, template, tokenizer, outputDtype, plan, options }: Setup,
+    { model, adapter, template, tokenizer, outputDtype, plan, options }: Setup,
     engine: NativeEngine,
     metrics: MetricsFile,
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    const { warnings } = await saveCheckpoint({
+    const common = {
       folder: options.output,
       model,
-      engine,
-      dtype: outputDtype,
       tokenizerFolder: tokenizer.folder,
       chatTemplate: template?.source,
-      stopTokenIds: (template?.stopTokens ?? tokenizer.stops).map(({ id }) => id),
-      signal,
-    })
+    }
+    const stopTokenIds = (template?.stopTokens ?? tokenizer.stops).map(({ id }) => id)
+    const warnings = adapter
+      ? await saveAdapter({ ...common, ...exportedAdapter(adapter, engine) })
+      : (await saveCheckpoint({ ...common, engine, dtype: outputDtype, stopTokenIds, signal })).warnings
     for (const warning of warnings) await this.#warn(warning, metrics)
     const event = { path: options.output, step: plan.steps }
     await metrics.append('checkpoint', event)

@@ -1,0 +1,165 @@
+// Adapters against PEFT and PyTorch: 20 steps from the adapters that PEFT wrote, per kind, and what is written back.
+import assert from 'node:assert/strict'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, it } from 'mocha'
+import { collate } from '../../lib/batch/collate.ts'
+import { type Adapter, adapterTensors, engineAdapters } from '../../lib/checkpoint/adapter/adapter.ts'
+import { openAdapter, openPeftConfig } from '../../lib/checkpoint/adapter/open.ts'
+import { saveAdapter } from '../../lib/checkpoint/adapter/save.ts'
+import { adapterSources, loadAdapter } from '../../lib/checkpoint/adapter/weights.ts'
+import { loadParameters } from '../../lib/checkpoint/load.ts'
+import { type Checkpoint, openCheckpoint } from '../../lib/checkpoint/open.ts'
+import type { MicroBatch, NativeEngine, ParameterGroup } from '../../lib/native/addon.ts'
+import { addon } from '../../lib/native/load.ts'
+import { tokenizer } from '../trainer/runs.ts'
+import { exactSettings, readParameters, relativeError, type Setting } from './engine.ts'
+import { goldenPath, readTensors } from './golden-file.ts'
+
+const steps = 20
+const learningRate = 5e-3
+const weightDecay = 0.1
+const cases: Record<string, { ratio?: number }> = {
+  lora: {},
+  rslora: {},
+  dora: {},
+  loraplus: { ratio: 8 },
+  patterns: {},
+}
+
+/** The conversations of each step, all in one micro-batch. */
+const batches: MicroBatch[] = (
+  JSON.parse(readFileSync(goldenPath('lora/batches.json'), 'utf8')) as { ids: number[]; weights: number[] }[][]
+).map((conversations) =>
+  collate(
+    conversations.map(({ ids, weights }, line) => ({
+      ids: Int32Array.from(ids),
+      weights: Float32Array.from(weights),
+      source: { file: 'batches.json', line },
+    })),
+  ),
+)
+
+interface Loaded {
+  checkpoint: Checkpoint
+  adapter: Adapter
+  engine: NativeEngine
+}
+
+async function load(folder: string, setting: Setting, recompute = false, ratio = 1): Promise<Loaded> {
+  const checkpoint = await openCheckpoint(goldenPath('lora/base'))
+  const { adapter, warnings } = await openAdapter(folder, await openPeftConfig(folder), checkpoint)
+  assert.deepEqual(warnings, [])
+  const engine = new (addon().Engine)({
+    ...setting,
+    threads: 2,
+    spec: checkpoint.spec,
+    training: true,
+    optimizer: 'adamw',
+    adapters: engineAdapters(adapter),
+    ...(ratio !== 1 && { trainable: groups(adapter, ratio) }),
+    recompute,
+    maxTokens: 128,
+    maxSupervised: 128,
+    maxSequences: 8,
+    cacheTokens: 0,
+  })
+  await loadParameters(checkpoint, engine)
+  await loadAdapter(adapter, engine)
+  return { checkpoint, adapter, engine }
+}
+
+function groups({ modules }: Adapter, learningRateScale: number): ParameterGroup[] {
+  return [
+    { names: modules.map(({ native }) => `${native}.lora_a`) },
+    { names: modules.map(({ native }) => `${native}.lora_b`), learningRateScale },
+  ]
+}
+
+async function train({ engine }: Loaded): Promise<number[]> {
+  const losses = []
+  for (const [index, batch] of batches.entries()) {
+    const sum = batch.weights.reduce((total, weight) => total + weight, 0)
+    losses.push((await engine.accumulate(batch, sum, true)).loss / sum)
+    await engine.optimizerStep({
+      learningRate,
+      beta1: 0.9,
+      beta2: 0.999,
+      epsilon: 1e-8,
+      weightDecay,
+      maxGradNorm: Number.POSITIVE_INFINITY,
+      step: index + 1,
+    })
+  }
+  return losses
+}
+
+describe('parity of adapters with PEFT', () => {
+  for (const [name, { ratio }] of Object.entries(cases)) {
+    const folder = goldenPath(`lora/${name}`)
+    for (const setting of exactSettings) {
+      it(`${name} on ${setting.backend} in ${setting.compute}`, async () => {
+        const golden = readTensors(join(folder, 'golden.safetensors')).tensors
+        const loaded = await load(folder, setting, false, ratio)
+        const { engine, adapter, checkpoint } = loaded
+        try {
+          const base = await readBase(engine)
+          const logits = await engine.logits(batches[0]!)
+          const first = golden.get('logits')!
+          assert.ok(relativeError(logits.subarray(0, first.length), first) < 1e-5, 'logits before the first step')
+
+          const losses = await train(loaded)
+          const wanted = golden.get('loss')!
+          assert.equal(wanted.length, steps)
+          for (const [step, loss] of losses.entries()) {
+            const error = Math.abs(loss / wanted[step]! - 1)
+            assert.ok(error < 1e-5, `loss of step ${step + 1}: ${loss} instead of ${wanted[step]}, off by ${error}`)
+          }
+          // What was learned, not what was there: the difference of 20 steps.
+          const values = await readParameters(engine)
+          for (const { name: native, tensor } of adapterTensors(adapter)) {
+            const error = relativeError(values.get(native)!, golden.get(`last.${tensor}`)!)
+            assert.ok(error < 1e-3, `${tensor} after the last step: ${error}`)
+          }
+          assert.deepEqual(await readBase(engine), base)
+          assert.ok(checkpoint.spec.attentionBias)
+        } finally {
+          engine.close()
+        }
+      })
+    }
+
+    it(`${name}: what PEFT wrote is written back bit for bit`, async () => {
+      const { engine, adapter, checkpoint } = await load(folder, { backend: 'cpu', compute: 'float32' })
+      const output = mkdtempSync(join(tmpdir(), 'tunesmith-adapter-'))
+      try {
+        const sources = adapterSources(adapter, engine)
+        await saveAdapter({ folder: output, adapter, sources, model: checkpoint, tokenizerFolder: tokenizer })
+        const theirs = readTensors(join(folder, 'adapter_model.safetensors')).tensors
+        const ours = readTensors(join(output, 'adapter_model.safetensors')).tensors
+        assert.deepEqual([...ours.keys()].sort(), [...theirs.keys()].sort())
+        for (const [tensor, values] of theirs) assert.deepEqual(ours.get(tensor), values, tensor)
+        const read = async (path: string) => JSON.parse(readFileSync(join(path, 'adapter_config.json'), 'utf8'))
+        assert.deepEqual(await read(output), await read(folder))
+      } finally {
+        engine.close()
+        rmSync(output, { recursive: true, force: true })
+      }
+    })
+  }
+
+  it('recomputation changes no loss', async () => {
+    const results = []
+    for (const recompute of [false, true]) {
+      const loaded = await load(goldenPath('lora/dora'), { backend: 'cpu', compute: 'float32' }, recompute)
+      results.push(await train(loaded))
+      loaded.engine.close()
+    }
+    assert.deepEqual(results[1], results[0])
+  })
+})
+
+async function readBase(engine: NativeEngine): Promise<[string, Float64Array][]> {
+  return [...(await readParameters(engine))].filter(([name]) => !name.includes('.lora_'))
+}
