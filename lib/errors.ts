@@ -38,6 +38,7 @@
  * - `ERR_SAFETENSORS_HEADER`, `ERR_SAFETENSORS_INDEX`, `ERR_SAFETENSORS_READ`, `ERR_SAFETENSORS_TRUNCATED`,
  *   `ERR_SHARD_MISSING`, `ERR_PICKLE_CHECKPOINT`: the files of the weights
  * - `ERR_TENSOR_MISSING`, `ERR_TENSOR_SHAPE`, `ERR_TENSOR_DTYPE`: tensors that do not fit the config
+ * - `ERR_INVALID_WEIGHTS`: values that are not finite, where they are to be quantised
  * - `ERR_VOCAB_TOO_SMALL`: a tokenizer larger than the embedding
  * - `ERR_OUTPUT_NOT_WRITABLE`, `ERR_OUTPUT_FULL`, `ERR_OUTPUT_IS_SOURCE`, `ERR_OUTPUT_FOREIGN`, `ERR_OUTPUT_BUSY`: the output
  *   folder; `ERR_OUTPUT_EXISTS`: an output file that would be replaced

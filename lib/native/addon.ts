@@ -135,6 +135,8 @@ export interface EngineOptions {
   quantization?: 'nf4'
   /** The scales of NF4 blocks quantised too; needed with `quantization`. */
   doubleQuantization?: boolean
+  /** Quantised as they are written, but kept in float: what a merge is made of. Default false. */
+  dequantized?: boolean
   recompute: boolean
   /** Largest micro-batch that will come: tokens, rows that carry loss, conversations. */
   maxTokens: number

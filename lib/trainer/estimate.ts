@@ -33,12 +33,14 @@ export async function estimateSeconds(setup: Setup): Promise<number> {
   const sequences = Math.max(1, Math.floor(tokens / length))
   const batch = collate(Array.from({ length: sequences }, () => probeExample(length, share, spec.vocabSize)))
   // Of the probe's few layers everything trains; what is frozen is taken off below.
-  const { trainable: _, adapters, ...common } = engineOptions
+  const { trainable: _, adapters, quantization, doubleQuantization = true, ...common } = engineOptions
   const probed = adapters?.modules.filter(({ parts }) => layerOf(parts[0]!, spec.layers) < layers)
   const options: EngineOptions = {
     ...common,
     spec,
     ...(adapters && probed!.length > 0 && { adapters: { ...adapters, modules: probed! } }),
+    // What is quantised cannot train.
+    ...(quantization && probed?.length && { quantization, doubleQuantization }),
     maxTokens: sequences * length,
     maxSupervised: sequences * length,
     maxSequences: sequences,

@@ -52,7 +52,11 @@ export function conflicts(input: unknown): Problem[] {
     if (given('outputDtype')) refuse('outputDtype', 'has no effect with adapter, which is saved in float32: remove it')
     if (input.adapter.init === 'pissa' && input.adapter.dora === true)
       refuse('adapter.init', "'pissa' excludes adapter.dora: give one of them")
+    if (input.adapter.init === 'pissa' && given('quantization'))
+      refuse('adapter.init', "'pissa' excludes quantization: it takes from the weights what the adapter starts with")
   }
+  if (given('doubleQuantization') && !given('quantization'))
+    refuse('doubleQuantization', "has no effect without quantization: add quantization: 'nf4', or remove it")
   if (typeof input.train === 'string' && /\.(jsonl?|csv|parquet|gz|zst)$/.test(input.train))
     refuse('train', 'selects tensors by pattern; the training data is data.train')
   if (isRecord(input.samples)) problems.push(...withoutEffect(input.samples, 'samples.'))

@@ -141,6 +141,8 @@ export const schema = z.strictObject(
       )
       .optional(),
     adapter: adapter.optional(),
+    quantization: oneOf('nf4').optional(),
+    doubleQuantization: boolean.optional(),
     precision: oneOf('float32', 'bfloat16').optional(),
     device: oneOf('auto', 'cuda', 'cpu', 'reference').optional(),
     threads: integer(1).optional(),

@@ -195,6 +195,13 @@ export interface TrainerOptions {
    * is such an adapter already, it is trained on. Default: none.
    */
   adapter?: LoraOptions | undefined
+  /**
+   * Keeps the frozen matrices of the layers in 4 bits and trains the adapter beside them (QLoRA, arXiv 2305.14314);
+   * embedding, head, norms and biases stay as they are. Only with an adapter. Default: none.
+   */
+  quantization?: 'nf4' | undefined
+  /** Quantises the scales of the quantised blocks too: 4.13 bits per weight instead of 4.5. Default true. */
+  doubleQuantization?: boolean | undefined
 
   /** Of weights and activations; master weights and optimizer state are float32. Default 'bfloat16' where the device is fast at it. */
   precision?: 'float32' | 'bfloat16' | undefined
@@ -313,6 +320,8 @@ export interface ResolvedOptions {
   parameterGroups: ParameterGroupOptions[]
   /** As given: what is left out depends on whether the model is an adapter already. */
   adapter?: LoraOptions
+  quantization?: 'nf4'
+  doubleQuantization: boolean
   precision: 'auto' | 'float32' | 'bfloat16'
   device: 'auto' | 'cuda' | 'cpu' | 'reference'
   /** 0: every core this process may use. */
@@ -375,6 +384,8 @@ export function parseOptions(input: unknown, baseFolder: string = process.cwd())
     freeze: [options.freeze ?? []].flat(),
     parameterGroups: options.parameterGroups ?? [],
     ...(options.adapter !== undefined && { adapter: options.adapter }),
+    ...(options.quantization !== undefined && { quantization: options.quantization }),
+    doubleQuantization: options.doubleQuantization ?? true,
     precision: options.precision ?? 'auto',
     device: options.device ?? 'auto',
     threads: options.threads ?? 0,

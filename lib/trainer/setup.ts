@@ -69,6 +69,7 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
   const { model, checkpoint, stored, tokenizer, warnings } = await openBase(options, hub)
   for (const warning of warnings) report.warning(warning)
   const adapter = runAdapter(options, model, stored)
+  if (options.quantization && !adapter) throw quantizedWithoutAdapter(options.quantization)
   const outputDtype = options.outputDtype ?? model.sourceDtype
   await refuseSource(options.output, stored?.stored?.folder)
   const outputWarnings = await checkOutput(options.output, {
@@ -98,6 +99,10 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
     ...engineFor(options, model, device, data.train, data.eval, samples),
     ...(trainable.groups && { trainable: trainable.groups }),
     ...(adapter && { adapters: engineAdapters(adapter.adapter) }),
+    ...(options.quantization && {
+      quantization: options.quantization,
+      doubleQuantization: options.doubleQuantization,
+    }),
   }
   const length = courseLength(data.train, options)
   const schedule: Schedule = {
@@ -210,6 +215,14 @@ async function findModel({ model }: ResolvedOptions, hub: HubHooks) {
   const description = await describeModel(model.config)
   const { warnings } = description
   return { model: description, checkpoint: undefined, stored: undefined, tokenizerFolder: model.tokenizer, warnings }
+}
+
+function quantizedWithoutAdapter(quantization: string): TunesmithError {
+  return new TunesmithError(
+    'ERR_INVALID_OPTION',
+    `option quantization is '${quantization}', but there is no adapter: quantised weights cannot be trained themselves. ` +
+      "Add adapter: { type: 'lora' } (that is QLoRA), or remove quantization.",
+  )
 }
 
 function onlyWarmup({ totalSteps, warmupSteps, learningRate }: Schedule): Warning {

@@ -195,6 +195,7 @@ EngineOptions engine_options(Napi::Object in) {
     if (quantization != "nf4") refuse("quantization is '" + quantization + "'; 'nf4' is supported");
     const bool doubled = boolean(in, "doubleQuantization");
     options.decoder.quantization = doubled ? Quantization::kNf4Doubled : Quantization::kNf4;
+    options.decoder.dequantized = in.Get("dequantized").ToBoolean();
   }
   options.decoder.recompute = boolean(in, "recompute");
   options.decoder.limits = {integer(in, "maxTokens"), integer(in, "maxSupervised"), integer(in, "maxSequences")};

@@ -93,7 +93,7 @@ void Decoder::merge_adapters() {
   if (options_.training) throw CodedError("ERR_INVALID_ARGUMENT", "adapters that train cannot be merged");
   if (merged_ || parameters_->adapters().modules.empty())
     throw CodedError("ERR_INVALID_ARGUMENT", "there is no adapter to merge");
-  if (options_.quantization != Quantization::kNone)
+  if (options_.quantization != Quantization::kNone && !options_.dequantized)
     throw CodedError("ERR_INVALID_ARGUMENT",
                      "adapters cannot be merged into quantised weights: read those into others");
   for (const Linear* linear : parameters_->linears()) {

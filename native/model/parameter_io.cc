@@ -32,11 +32,12 @@ void Parameters::write(Backend& backend, const std::string& name, int64_t offset
                        int64_t count) {
   const Parameter& p = find(name);
   check_range(p, offset, count);
-  const DType kept = p.quantized() ? DType::kFloat32 : p.value.dtype;
+  const bool quantized = p.quantized() || (options_.dequantized && quantizes(p));
+  const DType kept = quantized ? DType::kFloat32 : p.value.dtype;
   std::vector<char> piece(size_t(std::min(kPiece, count)) * size_of(kept));
   for_pieces(count, [&](int64_t first, int64_t size) {
     convert(piece.data(), kept, static_cast<const char*>(values) + first * int64_t(size_of(type)), type, size);
-    if (p.quantized())
+    if (quantized)
       quantize(backend, p, offset + first, reinterpret_cast<const float*>(piece.data()), size);
     else
       backend.upload(static_cast<char*>(p.value.data) + (offset + first) * int64_t(size_of(kept)), piece.data(),
@@ -51,8 +52,32 @@ void Parameters::quantize(Backend& backend, const Parameter& p, int64_t offset, 
                                                 std::to_string(*bad) +
                                                 ", and only finite weights can be quantised; look at the checkpoint, "
                                                 "or leave quantization out");
-  const auto [filling, added] = filling_.try_emplace(p.name, nf4_[size_t(p.nf4)]);
-  if (filling->second.write(backend, offset, values, count)) filling_.erase(filling);
+  auto found = filling_.find(p.name);
+  if (found == filling_.end()) {
+    std::unique_ptr<Nf4Memory> memory;
+    if (!p.quantized())
+      memory = std::make_unique<Nf4Memory>(backend, p.value.rows, p.value.cols,
+                                           options_.quantization == Quantization::kNf4Doubled);
+    Nf4Filling filling(memory ? memory->matrix() : nf4_[size_t(p.nf4)]);
+    found = filling_.emplace(p.name, Filling{std::move(memory), std::move(filling)}).first;
+  }
+  if (!found->second.filling.write(backend, offset, values, count)) return;
+  if (found->second.memory) dequantize(backend, p, found->second.memory->matrix());
+  filling_.erase(found);
+}
+
+void Parameters::dequantize(Backend& backend, const Parameter& p, const Nf4Matrix& matrix) {
+  const DType kept = p.value.dtype;
+  std::vector<float> values;
+  std::vector<char> converted;
+  for_pieces(p.value.size(), [&](int64_t first, int64_t size) {
+    values.resize(size_t(size));
+    converted.resize(size_t(size) * size_of(kept));
+    read_nf4(backend, matrix, first, values.data(), size);
+    convert(converted.data(), kept, values.data(), DType::kFloat32, size);
+    backend.upload(static_cast<char*>(p.value.data) + first * int64_t(size_of(kept)), converted.data(),
+                   converted.size());
+  });
 }
 
 void Parameters::check_filled() const {

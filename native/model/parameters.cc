@@ -45,8 +45,7 @@ Parameters::Parameters(const DecoderSpec& spec, DType compute, const TrainingOpt
 void Parameters::add(const std::string& name, bool is_vector, int64_t rows, int64_t cols) {
   int64_t& size = size_[is_vector];
   parameters_.push_back({name, is_vector, !is_vector, -1, size, 0, matrix(nullptr, wide(compute_), rows, cols), {}});
-  if (options_.quantization != Quantization::kNone && !is_vector && name.starts_with("layers.") &&
-      name.ends_with(".weight")) {
+  if (options_.quantization != Quantization::kNone && !options_.dequantized && quantizes(parameters_.back())) {
     parameters_.back().nf4 = int(nf4_.size());
     nf4_.push_back({rows, cols});
   } else {
@@ -54,15 +53,12 @@ void Parameters::add(const std::string& name, bool is_vector, int64_t rows, int6
   }
 }
 
+bool Parameters::quantizes(const Parameter& p) const {
+  return !p.is_vector && p.name.starts_with("layers.") && p.name.ends_with(".weight");
+}
+
 void Parameters::reserve_quantized(Arena& arena) {
-  const bool doubled = options_.quantization == Quantization::kNf4Doubled;
-  for (Nf4Matrix& m : nf4_) {
-    arena.reserve_array(MemoryKind::kQuantized, m.codes, (m.size() + 1) / 2);
-    arena.reserve_array(MemoryKind::kQuantized, m.absmax, doubled ? m.groups() : m.blocks());
-    if (!doubled) continue;
-    arena.reserve_array(MemoryKind::kQuantized, m.scale_codes, m.blocks());
-    arena.reserve_array(MemoryKind::kQuantized, m.offset, 1);
-  }
+  for (Nf4Matrix& m : nf4_) reserve_nf4(arena, m, options_.quantization == Quantization::kNf4Doubled);
 }
 
 void Parameters::add_norm(const std::string& name, int64_t width) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -47,6 +48,7 @@ struct TrainingOptions {
   std::optional<std::vector<ParameterGroup>> trainable;  // absent: the adapters, else every parameter, in one group
   AdapterOptions adapters;
   Quantization quantization = Quantization::kNone;
+  bool dequantized = false;  // quantised as they are written, but kept as floats: what quantisation leaves of them
 };
 
 // One matmul of the model and the gradients of those of its rows that train.
@@ -130,8 +132,10 @@ class Parameters {
 
  private:
   void add(const std::string& name, bool is_vector, int64_t rows, int64_t cols);
+  bool quantizes(const Parameter& parameter) const;
   void reserve_quantized(Arena& arena);
   void quantize(Backend& backend, const Parameter& parameter, int64_t offset, const float* values, int64_t count);
+  void dequantize(Backend& backend, const Parameter& parameter, const Nf4Matrix& matrix);
   void add_norm(const std::string& name, int64_t width);
   void add_layer(const std::string& prefix);
   Norm norm(const std::string& name) const;
@@ -159,7 +163,12 @@ class Parameters {
   std::vector<void*> prepared_;                    // per linear, in the order of linears()
   std::map<std::string, LinearAdapter> adapters_;  // by the first projection of their matmul
   std::vector<Nf4Matrix> nf4_;                     // in the order of parameters_
-  std::map<std::string, Nf4Filling> filling_;      // quantised parameters that are being written
+  // Quantised parameters that are being written; with memory for those that are kept as floats.
+  struct Filling {
+    std::unique_ptr<Nf4Memory> memory;
+    Nf4Filling filling;
+  };
+  std::map<std::string, Filling> filling_;
 };
 
 }  // namespace tunesmith

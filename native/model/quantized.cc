@@ -71,6 +71,22 @@ void Nf4Filling::write_scales(Backend& backend) {
   backend.upload(matrix_.offset, &offset, sizeof(offset));
 }
 
+Nf4Memory::Nf4Memory(Backend& backend, int64_t rows, int64_t cols, bool doubled)
+    : backend_(backend), matrix_{rows, cols} {
+  Arena arena;
+  reserve_nf4(arena, matrix_, doubled);
+  memory_ = backend.allocate(arena.total());
+  arena.bind(memory_);
+}
+
+void reserve_nf4(Arena& arena, Nf4Matrix& matrix, bool doubled) {
+  arena.reserve_array(MemoryKind::kQuantized, matrix.codes, (matrix.size() + 1) / 2);
+  arena.reserve_array(MemoryKind::kQuantized, matrix.absmax, doubled ? matrix.groups() : matrix.blocks());
+  if (!doubled) return;
+  arena.reserve_array(MemoryKind::kQuantized, matrix.scale_codes, matrix.blocks());
+  arena.reserve_array(MemoryKind::kQuantized, matrix.offset, 1);
+}
+
 void read_nf4(Backend& backend, const Nf4Matrix& matrix, int64_t offset, float* values, int64_t count) {
   if (count == 0) return;
   // A matrix of its own on the host, from the first group that is touched to the last block.

@@ -1,6 +1,7 @@
 """Golden files of the adapter tests: 20 training steps of PEFT and PyTorch on a tiny Llama, per kind of adapter.
 
     python scripts/python/make_lora_golden.py            # writes test/golden/lora
+    python scripts/python/make_lora_golden.py qlora ...  # these cases only, on the base that is there
 
 Made with Python 3.11, torch 2.13.0, transformers 5.18.0, peft 0.21.0, safetensors 0.8.0; torch on one thread, float32,
 eager attention. Run again only when a case is added: test/parity/lora.test.ts reads the files without Python.
@@ -20,8 +21,10 @@ Every conversation goes through the model alone, as a batch of one without paddi
 import json
 import pathlib
 import shutil
+import sys
 
 import torch
+from make_nf4_golden import dequantized
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from peft.optimizers import create_loraplus_optimizer
 from safetensors.torch import save_file
@@ -48,6 +51,9 @@ CASES = {
         "alpha_pattern": {"k_proj": 3, "^model.layers.1.mlp.up_proj": 12},
         "noise": 0.05,
     },
+    # QLoRA: float32 weights that NF4 with double quantisation leaves of the base (make_nf4_golden.py).
+    "qlora": {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "noise": 0.05, "quantize": True},
+    "qdora": {"r": 3, "lora_alpha": 5, "use_dora": True, "target_modules": "all-linear", "noise": 0.05, "quantize": True},
 }
 
 
@@ -124,8 +130,12 @@ def optimizer_of(model: torch.nn.Module, ratio: float | None) -> torch.optim.Opt
 
 def run(name: str, case: dict, batches: list[list[dict]]) -> None:
     options = dict(case)
-    noise, ratio = options.pop("noise", 0.0), options.pop("ratio", None)
+    noise, ratio, quantize = options.pop("noise", 0.0), options.pop("ratio", None), options.pop("quantize", False)
     model = LlamaForCausalLM.from_pretrained(GOLDEN / "base", dtype=torch.float32, attn_implementation="eager")
+    if quantize:
+        for parameter_name, parameter in model.named_parameters():
+            if parameter_name.endswith("_proj.weight"):
+                parameter.data = torch.from_numpy(dequantized(parameter.detach().numpy()))
     torch.manual_seed(3)
     model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **options))
     for parameter_name, parameter in model.named_parameters():
@@ -160,6 +170,12 @@ def run(name: str, case: dict, batches: list[list[dict]]) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
+    only = sys.argv[1:]
+    if only:
+        batches = json.loads((GOLDEN / "batches.json").read_text())
+        for name in only:
+            run(name, CASES[name], batches)
+        return
     shutil.rmtree(GOLDEN, ignore_errors=True)
     GOLDEN.mkdir(parents=True)
     base_model().save_pretrained(GOLDEN / "base")

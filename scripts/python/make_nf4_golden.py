@@ -97,6 +97,15 @@ def quantize_scales(absmax: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.floa
     return np.array(codes, np.uint8), np.array(groups, np.float32), offset
 
 
+def dequantized(matrix: np.ndarray) -> np.ndarray:
+    """What NF4 with double quantisation leaves of a float32 matrix: dequantize_4bit, every product and sum rounded."""
+    flat = np.ascontiguousarray(matrix, np.float32).reshape(-1)
+    codes, absmax = quantize_nf4(flat)
+    scale_codes, groups, offset = quantize_scales(absmax)
+    scales = DYNAMIC[scale_codes] * np.repeat(groups, GROUP)[: len(scale_codes)] + offset
+    return (VALUES[codes] * np.repeat(scales, BLOCK)[: len(codes)]).reshape(matrix.shape)
+
+
 def bits(values: np.ndarray) -> str:
     return " ".join(f"{word:08x}" for word in np.atleast_1d(np.asarray(values, np.float32)).view(np.uint32))
 

@@ -55,6 +55,29 @@ describe('engine', () => {
     }
   })
 
+  it('plans the working memory of every op, whatever the conversations', async () => {
+    for (const compute of ['float32', 'bfloat16'] as const) {
+      // Few key heads: attention's backward cuts them into parts with sums of their own.
+      const spec = smallSpec({ kvHeads: 1, maxPositions: 400 })
+      const limits = { spec, maxTokens: 400, maxSupervised: 400, maxSequences: 40, cacheTokens: 300 }
+      const engine = await randomEngine(engineOptions('cpu', compute, limits))
+      const mixes = [[400], [200, 200], [390, 5, 5], [100, 90, 80, 70, 60], Array(40).fill(10), [1]]
+      for (const lengths of mixes) {
+        const batch = randomBatch(lengths)
+        if (lengths.length > 1) await engine.evaluate(batch)
+        if (lengths[0]! > 1) await engine.accumulate(batch, weightSum(batch), true)
+        assert.equal(engine.unplanned, 0, `${compute}, ${lengths}`)
+      }
+      await engine.extend(
+        Int32Array.from({ length: 290 }, (_, i) => i % 61),
+        0,
+      )
+      await engine.extend(Int32Array.of(3), 290)
+      assert.equal(engine.unplanned, 0)
+      engine.close()
+    }
+  })
+
   it('stores and returns parameters in every storage type', async () => {
     const engine = await randomEngine(engineOptions('cpu', 'float32'))
     const values = [1, -2.5, 0.15625, 1e-3]

@@ -171,6 +171,22 @@ describe('quantised base', () => {
     merging.close()
   })
 
+  it('leaves the same values where they are kept in float, into which adapters merge', async () => {
+    for (const doubleQuantization of [true, false]) {
+      const common = { spec, training: false, adapters: lora, ...nf4, doubleQuantization }
+      const engine = await randomEngine(engineOptions('cpu', 'float32', common))
+      const kept = await randomEngine(engineOptions('cpu', 'float32', { ...common, dequantized: true }))
+      assert.equal(kept.plan.quantized, 0)
+      for (const { name, shape } of engine.parameters())
+        assert.deepEqual(await read(kept, name, countOf(shape)), await read(engine, name, countOf(shape)))
+      const adapted = await engine.logits(batch)
+      await kept.mergeAdapters()
+      assert.ok(distance(await kept.logits(batch), adapted) < 1e-6)
+      engine.close()
+      kept.close()
+    }
+  })
+
   it('takes 4.127 bits per weight doubled, 4.5 plain', () => {
     const large = smallSpec({ layers: 2, hiddenSize: 512, intermediateSize: 1024, heads: 8, kvHeads: 8, headDim: 64 })
     const options = engineOptions('cpu', 'float32', { spec: large, training: false, ...nf4 })

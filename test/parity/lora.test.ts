@@ -20,12 +20,14 @@ import { goldenPath, readTensors } from './golden-file.ts'
 const steps = 20
 const learningRate = 5e-3
 const weightDecay = 0.1
-const cases: Record<string, { ratio?: number }> = {
+const cases: Record<string, { ratio?: number; quantized?: boolean }> = {
   lora: {},
   rslora: {},
   dora: {},
   loraplus: { ratio: 8 },
   patterns: {},
+  qlora: { quantized: true },
+  qdora: { quantized: true },
 }
 
 /** The conversations of each step, all in one micro-batch. */
@@ -47,7 +49,11 @@ interface Loaded {
   engine: NativeEngine
 }
 
-async function load(folder: string, setting: Setting, recompute = false, ratio = 1): Promise<Loaded> {
+async function load(
+  folder: string,
+  setting: Setting,
+  { recompute = false, ratio = 1, quantized = false } = {},
+): Promise<Loaded> {
   const checkpoint = await openCheckpoint(goldenPath('lora/base'))
   const { adapter, warnings } = await openAdapter(folder, await openPeftConfig(folder), checkpoint)
   assert.deepEqual(warnings, [])
@@ -58,6 +64,7 @@ async function load(folder: string, setting: Setting, recompute = false, ratio =
     training: true,
     optimizer: 'adamw',
     adapters: engineAdapters(adapter),
+    ...(quantized && { quantization: 'nf4', doubleQuantization: true }),
     ...(ratio !== 1 && { trainable: groups(adapter, ratio) }),
     recompute,
     maxTokens: 128,
@@ -96,12 +103,12 @@ async function train({ engine }: Loaded): Promise<number[]> {
 }
 
 describe('parity of adapters with PEFT', () => {
-  for (const [name, { ratio }] of Object.entries(cases)) {
+  for (const [name, options] of Object.entries(cases)) {
     const folder = goldenPath(`lora/${name}`)
     for (const setting of exactSettings) {
       it(`${name} on ${setting.backend} in ${setting.compute}`, async () => {
         const golden = readTensors(join(folder, 'golden.safetensors')).tensors
-        const loaded = await load(folder, setting, false, ratio)
+        const loaded = await load(folder, setting, options)
         const { engine, adapter, checkpoint } = loaded
         try {
           const base = await readBase(engine)
@@ -131,7 +138,7 @@ describe('parity of adapters with PEFT', () => {
     }
 
     it(`${name}: what PEFT wrote is written back bit for bit`, async () => {
-      const { engine, adapter, checkpoint } = await load(folder, { backend: 'cpu', compute: 'float32' })
+      const { engine, adapter, checkpoint } = await load(folder, { backend: 'cpu', compute: 'float32' }, options)
       const output = mkdtempSync(join(tmpdir(), 'tunesmith-adapter-'))
       try {
         const sources = adapterSources(adapter, engine)
@@ -152,7 +159,7 @@ describe('parity of adapters with PEFT', () => {
   it('recomputation changes no loss', async () => {
     const results = []
     for (const recompute of [false, true]) {
-      const loaded = await load(goldenPath('lora/dora'), { backend: 'cpu', compute: 'float32' }, recompute)
+      const loaded = await load(goldenPath('lora/dora'), { backend: 'cpu', compute: 'float32' }, { recompute })
       results.push(await train(loaded))
       loaded.engine.close()
     }
