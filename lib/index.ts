@@ -15,7 +15,10 @@ export {
 export type { BackendStatus, MemoryPlan } from './native/addon.ts'
 export { type LogProbOptions, type LogProbResult, logProbabilities } from './preference/logprobs.ts'
 export type { PairLogProbs } from './preference/score.ts'
+export { htmlPreview } from './preview/html.ts'
+export { jsonPreview } from './preview/json.ts'
 export type { Preview, PreviewExample, PreviewToken, RoleTotal } from './preview/preview.ts'
+export { type TerminalOptions, terminalPreview } from './preview/terminal.ts'
 export type {
   CheckpointEvent,
   EvalEvent,

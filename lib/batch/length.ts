@@ -2,6 +2,7 @@
 import { type Truncated, type Truncation, truncate } from '../chat/truncate.ts'
 import type { WeightedTokens } from '../chat/weights.ts'
 import type { Source } from '../data/conversation.ts'
+import { placeList } from '../data/places.ts'
 import { place } from '../data/source.ts'
 import { TunesmithError } from '../errors.ts'
 import { countSupervised } from './example-set.ts'
@@ -74,7 +75,7 @@ export function checkTooLong(
   throw new TunesmithError(
     'ERR_TOO_LONG',
     `${tooLong} of ${rows} rows (${share} %) are longer than maxLength (${maxLength} tokens), among them ` +
-      `${examples.join(', ')}. Up to 5 % would be dropped. Shorten or remove them, raise maxLength if the model's context ` +
+      `${placeList(examples)}. Up to 5 % would be dropped. Shorten or remove them, raise maxLength if the model's context ` +
       'allows more, or have them cut: onTooLong "truncate-turns" or "truncate-right"',
   )
 }

@@ -12,6 +12,7 @@ import { type Example, isConversation, isTokenRow, type Row, type Source } from 
 import { type DataEntry, resolveFiles } from '../data/paths.ts'
 import { type FileFormat, readRows } from '../data/read.ts'
 import { RowProblem } from '../data/rows.ts'
+import { firstRows } from '../data/sample.ts'
 import { splitKey } from '../data/split.ts'
 import { TunesmithError, type Warning } from '../errors.ts'
 import { countSupervised, ExamplePool } from './example-set.ts'
@@ -112,14 +113,13 @@ export class Pass {
   }
 
   async #read(side: Side, entries: readonly DataEntry[]): Promise<Conversations> {
-    const files = await resolveFiles(entries)
     const done: Conversations = { pieces: [], keys: [] }
     const { report, tooLong } = this.#tally
     const before = { rows: report.rows, valid: this.#tally.validRows, tooLong: tooLong.count }
     const tellProgress = () => this.#hooks.onProgress?.({ side, rows: report.rows - before.rows, tokens: this.#tokens })
     this.#tokens = 0
     let pending: Encoded | undefined
-    for await (const rows of this.#batches(files)) {
+    for await (const rows of this.#watch ? this.#first(entries, this.#watch.rows) : this.#batches(entries)) {
       const rendered = await this.#render(rows)
       // Native threads get the next batch before this one's weights are made: they never wait for this thread.
       const encoded = { rendered, encodings: this.#encode(rendered) }
@@ -146,19 +146,17 @@ export class Pass {
     return done
   }
 
-  /** All rows, or as many as are watched; those that were read beyond do not count. */
-  async *#batches(files: readonly DataEntry[]): AsyncGenerator<Row[]> {
+  async *#batches(entries: readonly DataEntry[]): AsyncGenerator<Row[]> {
+    for await (const rows of readRows(await resolveFiles(entries), this.#tally.report))
+      for (let start = 0; start < rows.length; start += BATCH_ROWS) yield rows.slice(start, start + BATCH_ROWS)
+  }
+
+  /** As many rows as are watched; those that were read beyond do not count. */
+  async *#first(entries: readonly DataEntry[], rows: number): AsyncGenerator<Row[]> {
     const { report } = this.#tally
-    let left = this.#watch?.rows ?? Number.POSITIVE_INFINITY
-    for await (const rows of readRows(files, report)) {
-      for (let start = 0; start < rows.length && left > 0; start += BATCH_ROWS) {
-        const batch = rows.slice(start, start + Math.min(BATCH_ROWS, left))
-        left -= batch.length
-        if (left === 0) report.rows -= rows.length - start - batch.length
-        yield batch
-      }
-      if (left === 0) return
-    }
+    const files = await Promise.all(entries.map((entry) => resolveFiles([entry])))
+    const sample = await firstRows(files, rows, report)
+    for (let start = 0; start < sample.length; start += BATCH_ROWS) yield sample.slice(start, start + BATCH_ROWS)
   }
 
   /** Validates against template and tokenizer and renders; the slow part on the JavaScript thread. */
@@ -228,8 +226,11 @@ export class Pass {
       this.#tally.unsupervised.add(row.source)
       return undefined
     }
-    if (weighed.length > 1) this.#tally.split++
-    for (const { tokens } of trained) this.#tally.straddling += tokens.straddling
+    this.#tally.addKept(
+      row.source,
+      weighed.length,
+      trained.map(({ tokens }) => tokens),
+    )
     const kept = trained.map(({ tokens, index }) => {
       return { tokens, index, example: this.#pool.add(tokens.ids, tokens.weights, row.source) }
     })

@@ -85,10 +85,11 @@ export class RowTexts {
   #conversation(row: Conversation): WeightedText[] {
     const template = this.#template!
     const escaper = this.#escaper
-    const texts = escaper
-      ? weightedConversation(template, escaper.mark(row), this.#weightOptions).map((text) => escaper.finish(text))
-      : weightedConversation(template, row, this.#weightOptions)
+    const marked = escaper?.mark(row) ?? row
+    const weighted = weightedConversation(template, marked, this.#weightOptions)
+    const texts = escaper ? weighted.map((text) => escaper.finish(text)) : weighted
     checkCallsRendered(template, row)
+    if (marked !== row) this.#tally.escaped.add(row.source)
     const lost = leftOut(row.messages, texts)
     if (lost !== undefined) this.#tally.leftOut.add(row.source, lost)
     return texts
@@ -110,6 +111,8 @@ export class RowTexts {
       this.#controlTokens?.check(text.slice(promptLength), 'completion')
     }
     const weighted = weightedText(row, this.#tokenizer, this.#options)
-    return this.#escaper ? this.#escaper.text(weighted) : weighted
+    const escaped = this.#escaper?.text(weighted) ?? weighted
+    if (escaped.escaped !== undefined) this.#tally.escaped.add(row.source)
+    return escaped
   }
 }

@@ -11,7 +11,7 @@ import { missingGenerationPrompt } from './generation-prompt.ts'
 import type { SeenConversation, SeenPiece } from './seen.ts'
 import { ChatTemplate } from './template.ts'
 import type { Tokenizer } from './tokenizer.ts'
-import { withEmptyContent } from './tool-calls.ts'
+import { asRendered } from './tool-calls.ts'
 import type { TurnTokens, WeightOptions } from './weights.ts'
 
 export type Check =
@@ -203,7 +203,7 @@ function generationPrompt({ rows, template }: Patient): Finding {
   let count = 0
   let opening = 0
   for (const { row, pieces } of rows) {
-    const { messages } = asRendered(row, template)
+    const { messages } = asRendered(template, row)
     for (const piece of pieces) {
       const { text, spans } = piece.text!.weighted
       for (const { turn } of trainedTurns(piece)) {
@@ -228,13 +228,6 @@ function generationPrompt({ rows, template }: Patient): Finding {
     opening > 0 ? `, except for ${opening} that ${opening === 1 ? 'opens its' : 'open their'} conversation` : ''
   const sound = count > 0 ? `stands before each of ${turns(count + opening)}${others}` : `no trained turn follows one`
   return judge(check, 'warning', faults, sound)
-}
-
-/** The conversation that preparation has rendered: with empty content where the template refuses turns that have none. */
-function asRendered(row: Conversation, template: ChatTemplate): Conversation {
-  return attempt(() => template.render(row.messages, { tools: row.tools })) === undefined
-    ? (withEmptyContent(row) ?? row)
-    : row
 }
 
 /** A row with calls that the template leaves out has not come this far. */

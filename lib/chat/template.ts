@@ -41,6 +41,8 @@ export class ChatTemplate {
   readonly stopTokens: readonly Token[]
   /** What strftime_now tells. */
   readonly now: Date
+  /** The text of the tokenizer's bos, which templates know as bos_token. */
+  readonly bos: string | undefined
   readonly #compiled = new Map<string, JinjaTemplate>()
   readonly #variables: Record<string, unknown>
 
@@ -53,6 +55,7 @@ export class ChatTemplate {
     this.name = name
     this.sources = sources
     this.now = now
+    this.bos = tokenizer.bos?.text
     this.source = sources.get('default') ?? [...sources.values()][0]!
     const tokens = {
       bos_token: tokenizer.bos,

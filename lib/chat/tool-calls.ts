@@ -19,6 +19,16 @@ export function withEmptyContent(conversation: Conversation): Conversation | und
   return { ...conversation, messages }
 }
 
+/** The conversation that is rendered for `conversation`: with empty content where the template refuses turns without. */
+export function asRendered(template: ChatTemplate, conversation: Conversation): Conversation {
+  try {
+    template.render(conversation.messages, { tools: conversation.tools })
+    return conversation
+  } catch {
+    return withEmptyContent(conversation) ?? conversation
+  }
+}
+
 function isSilent({ role, content, tool_calls }: Message): boolean {
   return role === 'assistant' && (content === null || content === undefined) && tool_calls !== undefined
 }

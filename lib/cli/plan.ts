@@ -3,6 +3,7 @@ import { basename } from 'node:path'
 import type { TrainingPlan } from '../trainer/events.ts'
 import { type Command, exitCode, onlyPositional, readArguments, type Streams } from './command.ts'
 import { loadConfig } from './config.ts'
+import { dataLines } from './data-lines.ts'
 import { bytes, count, duration, percent, plural, table } from './format.ts'
 import { warningLine } from './progress-lines.ts'
 
@@ -68,9 +69,7 @@ export function planTable(plan: TrainingPlan): string {
         ? 'none'
         : `${plural(plan.evalConversations, 'conversation')}, ${plural(plan.evalTokens, 'token')}`,
     ],
-    ...data.dropped.map(
-      ({ reason, count: rows, examples }) => ['dropped', `${count(rows)}: ${reason} (${examples.join(', ')})`] as const,
-    ),
+    ...dataLines(data),
     ['Run'],
     ['steps', `${count(plan.steps)} (${count(plan.stepsPerEpoch)} per epoch, ${plural(plan.epochs, 'epoch')})`],
     ['per step', batch],

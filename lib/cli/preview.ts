@@ -10,6 +10,7 @@ import type { Preview } from '../preview/preview.ts'
 import { type TerminalOptions, terminalPreview } from '../preview/terminal.ts'
 import { type Command, exitCode, type Output, onlyPositional, readArguments, type Streams, usage } from './command.ts'
 import { loadConfig } from './config.ts'
+import { dataLines } from './data-lines.ts'
 import { count, percent, table } from './format.ts'
 import { warningLine } from './progress-lines.ts'
 import { hasColors } from './terminal.ts'
@@ -17,27 +18,29 @@ import { hasColors } from './terminal.ts'
 const help = `usage: tunesmith preview CONFIG [--rows N] [--html FILE | --json] [--set key=value]... [--color WHEN]
 
 Shows the first rows of the training data as training will see them: rendered, tokenised, every token with its loss
-weight as its background (in a pipe: what carries loss in brackets), and under them the tokens per role.
+weight as its background (in a pipe: what carries loss in brackets), a mixture's entries in turn, and under them the
+tokens per role.
 Nothing is trained, and no weights are read. Exit code 1 where nothing of these rows could train.
 
   CONFIG, --set     as in \`tunesmith train\`
   --rows N          how many rows (default 3)
   --html FILE       writes them to FILE as one HTML page instead; id and weight of each token under the pointer
-  --json            one JSON object per conversation on stdout: ids, weights, source, tokens
+  --json            one JSON object per conversation on stdout: ids, weights, source, tokens, turns; a last one with the
+                    summary: roles, doctor, counts, formats, warnings
   --color WHEN      auto (on a terminal, unless NO_COLOR is set), always, never (default auto)
 `
 
 async function run(args: string[], { stdout, stderr }: Streams): Promise<number> {
   const { values, positionals } = readArguments(args, {
     set: { type: 'string', multiple: true, default: [] },
-    rows: { type: 'string', default: '3' },
+    rows: { type: 'string' },
     html: { type: 'string' },
     json: { type: 'boolean', default: false },
     color: { type: 'string', default: 'auto' },
   })
   const config = loadConfig(onlyPositional(positionals, 'CONFIG'), values.set)
-  const rows = Number(values.rows)
-  if (!(Number.isSafeInteger(rows) && rows > 0))
+  const rows = values.rows === undefined ? undefined : Number(values.rows)
+  if (rows !== undefined && !(Number.isSafeInteger(rows) && rows > 0))
     throw usage(`--rows must be a whole number above 0; found '${values.rows}'`)
   if (values.json && values.html !== undefined) throw usage('--json and --html exclude each other')
   const color = wantsColor(values.color, stdout)
@@ -93,9 +96,7 @@ export function summaryTable({ roles, template, doctor, formats, counts }: Previ
     ['Data'],
     ['rows', count(counts.rows)],
     ...formats.map(({ file, format, evidence }) => ['format', `${format}, ${evidence} (${file})`] as const),
-    ...counts.dropped.map(
-      ({ reason, count: rows, examples }) => ['dropped', `${count(rows)}: ${reason} (${examples.join(', ')})`] as const,
-    ),
+    ...dataLines(counts),
     ['chat template', template],
     ...(doctor.length > 0 ? [[`Template doctor: ${verdictOf(doctor)}`] as const] : []),
     ...doctor.map(

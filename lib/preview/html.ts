@@ -2,7 +2,7 @@
 import { verdictOf } from '../chat/doctor.ts'
 import { place } from '../data/source.ts'
 import type { Preview, PreviewExample, PreviewToken } from './preview.ts'
-import { shownBytes, tokenText, turnsOf, weightText } from './text.ts'
+import { shownBytes, turnsOf, weightText } from './text.ts'
 
 const STYLE = `
 :root { color-scheme: light dark; --text: #1d1d1f; --page: #fff; --faint: #8a8a8f; --line: #d8d8dc;
@@ -69,12 +69,12 @@ function exampleHtml({ source, piece, pieces, tokens, supervisedTokens }: Previe
   return `<section><h2>${escaped(title)}</h2>\n${turns.join('\n')}</section>`
 }
 
-function tokenHtml({ id, weight, bytes, special }: PreviewToken, first: boolean): string {
+function tokenHtml({ id, weight, bytes, text, special }: PreviewToken, first: boolean): string {
   const classes = ['t', first ? '' : weightClass(weight), special ? 'special' : ''].filter(Boolean).join(' ')
   const note = first ? 'first token, which nothing predicts' : `weight ${weightText(weight)}`
-  const title = `id ${id}, ${note}: ${tokenText(bytes)}`
-  const inner = shownBytes(bytes).map(({ text, stand, breaks }) => {
-    const shown = stand ? `<span class="stand">${escaped(text)}</span>` : escaped(text)
+  const title = `id ${id}, ${note}: ${text}`
+  const inner = shownBytes(bytes).map(({ text: part, stand, breaks }) => {
+    const shown = stand ? `<span class="stand">${escaped(part)}</span>` : escaped(part)
     return breaks ? `${shown}\n` : shown
   })
   return `<span class="${classes}" title="${escaped(title)}">${inner.join('')}</span>`

@@ -15,6 +15,7 @@ import type { Source } from '../data/conversation.ts'
 import type { FileFormat } from '../data/read.ts'
 import { TunesmithError, type Warning } from '../errors.ts'
 import { rolesOfTokens, type Turn } from './roles.ts'
+import { tokenText } from './text.ts'
 
 export interface Preview {
   /** One per conversation, several of one source where the template rewrites history. */
@@ -55,6 +56,8 @@ export interface PreviewToken {
   weight: number
   /** What the token spells; a byte-level token may be a piece of a character. */
   bytes: Uint8Array
+  /** The same as a preview shows it: white space and pieces of characters visible, without line breaks. */
+  text: string
   /** A control token. */
   special: boolean
   /** Whose turn it belongs to. */
@@ -76,7 +79,8 @@ export async function previewData(
   const bytes = new TokenBytes(tokenizer)
   const special = new Set(tokenizer.added.filter((token) => token.special).map(({ id }) => id))
   const describe = (id: number, weight: number, turn: Turn): PreviewToken => {
-    return { id, weight, bytes: bytes.of(id), special: special.has(id), turn }
+    const spelt = bytes.of(id)
+    return { id, weight, bytes: spelt, text: tokenText(spelt), special: special.has(id), turn }
   }
   const examples = seen.flatMap((row) => examplesOf(row, template, describe))
   return {

@@ -29,7 +29,7 @@ export function terminalPreview(preview: Preview, options: TerminalOptions): str
 
 function legend({ color }: TerminalOptions): string {
   if (!color)
-    return 'Tokens between ⟦ and ⟧ carry loss; ⟧×0.5 tells a weight that is not 1. · is a space, ↵ a newline.\n'
+    return 'Tokens between ⟦ and ⟧ carry loss; ⟧×0.5 tells a weight that is not 1. ‹ › are around control tokens. · is a space, ↵ a newline.\n'
   const sample = (name: keyof typeof BACKGROUNDS, text: string) => `${BACKGROUNDS[name][0]} ${text} ${RESET}`
   const samples = [
     `${DIM}context${RESET}`,
@@ -96,7 +96,8 @@ function bracketed({ tokens }: TurnTokens, first: PreviewToken): string {
       if (weight !== 0) text += '⟦'
       open = weight
     }
-    text += shownBytes(token.bytes).map(withBreak).join('')
+    const shown = shownBytes(token.bytes).map(withBreak).join('')
+    text += token.special ? `‹${shown}›` : shown
   }
   close()
   return text

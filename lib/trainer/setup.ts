@@ -191,18 +191,27 @@ async function localFiles({ data }: ResolvedOptions, hub: HubHooks): Promise<Pre
   }
 }
 
+/** Rows that are shown where no number is given. */
+const PREVIEW_ROWS = 3
+
 /** The first `rows` rows as training would see them. Nothing is written, neither weights nor a device are needed. */
 export async function previewRows(
   options: ResolvedOptions,
-  rows: number,
+  rows: number | undefined,
   report: Report,
   signal?: AbortSignal,
 ): Promise<Preview> {
   const hub = hubHooks(report, signal)
   const { model, checkpoint, tokenizer } = await openBase(options, hub)
   const prepared = { ...options, data: await localFiles(options, hub), maxLength: maxLengthOf(options, model) }
-  const preview = await previewData(prepared, tokenizer, rows, { signal, embedding: embeddingReader(checkpoint) })
-  for (const warning of preview.warnings) report.warning(warning)
+  const preview = await previewData(prepared, tokenizer, rows ?? PREVIEW_ROWS, {
+    signal,
+    embedding: embeddingReader(checkpoint),
+  })
+  const { counts, warnings } = preview
+  if (rows !== undefined && counts.rows < rows)
+    warnings.push({ code: 'WARN_FEW_ROWS', message: `The data has ${counts.rows} rows; ${rows} were asked for` })
+  for (const warning of warnings) report.warning(warning)
   return preview
 }
 

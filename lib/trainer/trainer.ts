@@ -68,11 +68,12 @@ export class Trainer extends TrainerEmitter {
   }
 
   /**
-   * The first `rows` rows of the training data as fit() will see them, token by token with their loss weights, through
-   * the same preparation. Reads neither weights nor more data than that.
+   * The first `rows` [3] rows of the training data as fit() will see them, token by token with their loss weights, through
+   * the same preparation; of a list of sources their rows in turn. Reads neither weights nor more data than that.
+   * `terminalPreview`, `htmlPreview` and `jsonPreview` show what it returns.
    */
-  async preview(rows = 3, { signal }: FitOptions = {}): Promise<Preview> {
-    checkRows(rows)
+  async preview(rows?: number, { signal }: FitOptions = {}): Promise<Preview> {
+    if (rows !== undefined) checkRows(rows)
     return this.#exclusively(() => previewRows(this.options, rows, this.#report(), signal), signal)
   }
 

@@ -2,11 +2,8 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { run } from '../../lib/cli/run.ts'
-import { Trainer } from '../../lib/index.ts'
-import { htmlPreview } from '../../lib/preview/html.ts'
-import { jsonPreview } from '../../lib/preview/json.ts'
-import type { Preview, PreviewToken } from '../../lib/preview/preview.ts'
-import { terminalPreview } from '../../lib/preview/terminal.ts'
+import { htmlPreview, jsonPreview, type Preview, type PreviewToken, Trainer, terminalPreview } from '../../lib/index.ts'
+import { tokenText } from '../../lib/preview/text.ts'
 import { nothingLost } from '../batch/helpers.ts'
 import { tunesmithHere } from '../cli/spawn.ts'
 import { exchange, failure, jsonl } from '../data/helpers.ts'
@@ -21,7 +18,8 @@ const assistant = { role: 'assistant', index: 1 }
 const hedgehog = Buffer.from('🦔')
 
 function token(text: string | Uint8Array, weight: number, turn: PreviewToken['turn'], special = false): PreviewToken {
-  return { id: 7, weight, bytes: typeof text === 'string' ? Buffer.from(text) : text, special, turn }
+  const bytes = typeof text === 'string' ? Buffer.from(text) : text
+  return { id: 7, weight, bytes, text: tokenText(bytes), special, turn }
 }
 
 const tokens = [
@@ -61,14 +59,14 @@ describe('preview on a terminal', () => {
   it('puts what carries loss between brackets where there is no colour', () => {
     assert.equal(
       terminalPreview(preview, { color: false, width: 60 }),
-      `Tokens between ⟦ and ⟧ carry loss; ⟧×0.5 tells a weight that is not 1. · is a space, ↵ a newline.
+      `Tokens between ⟦ and ⟧ carry loss; ⟧×0.5 tells a weight that is not 1. ‹ › are around control tokens. · is a space, ↵ a newline.
 
 ══ chat<1>.jsonl:3, part 1 of 2: 10 tokens, 5 with loss ════
 ── user ────────────────────────────────────────────────────
-<|user|>Hi·<b>&"'↵
+‹<|user|>›Hi·<b>&"'↵
 ── assistant ───────────────────────────────────────────────
-<|bot|>⟦·⟨U+001B⟩[31m⟧×0.5⟦a↵
-b⟨F0 9F⟩⟧⟦⟨A6 94⟩⟧×2⟦<|end|>⟧↵
+‹<|bot|>›⟦·⟨U+001B⟩[31m⟧×0.5⟦a↵
+b⟨F0 9F⟩⟧⟦⟨A6 94⟩⟧×2⟦‹<|end|>›⟧↵
 `,
     )
   })
@@ -156,19 +154,30 @@ describe('preview as HTML', () => {
 
 describe('preview as JSON lines', () => {
   it('gives ids, weights, source and tokens of each', () => {
-    assert.deepEqual(JSON.parse(jsonPreview(preview)), {
+    const [line, last] = jsonPreview(preview)
+      .trimEnd()
+      .split('\n')
+      .map((text) => JSON.parse(text))
+    assert.deepEqual(line, {
       ids: new Array(10).fill(7),
       weights: [0, 0, 0, 0, 0.5, 1, 1, 2, 1, 0],
       source: { file: 'chat<1>.jsonl', line: 3 },
       piece: 1,
       pieces: 2,
       tokens: ['<|user|>', 'Hi·<b>&"\'', '↵', '<|bot|>', '·⟨U+001B⟩[31m', 'a↵b', '⟨F0 9F⟩', '⟨A6 94⟩', '<|end|>', '↵'],
+      turns: [
+        { role: 'user', start: 0, end: 3 },
+        { role: 'assistant', start: 3, end: 10 },
+      ],
     })
+    const { roles, template, formats, counts, warnings } = preview
+    const doctor = { verdict: 'warning', findings: preview.doctor }
+    assert.deepEqual(last, { summary: { roles, template, doctor, formats, counts, warnings } })
     const [whole] = preview.examples
     const two = { ...preview, examples: [{ ...whole!, pieces: 1 }, whole!] }
     const lines = jsonPreview(two).trimEnd().split('\n')
-    assert.equal(lines.length, 2)
-    assert.deepEqual(Object.keys(JSON.parse(lines[0]!)), ['ids', 'weights', 'source', 'tokens'])
+    assert.equal(lines.length, 3)
+    assert.deepEqual(Object.keys(JSON.parse(lines[0]!)), ['ids', 'weights', 'source', 'tokens', 'turns'])
   })
 })
 
@@ -207,7 +216,7 @@ describe('tunesmith preview', () => {
     const { code, stdout, stderr } = await tunesmithHere(['preview', config])
     assert.equal(code, 0, stderr)
     assert.equal(stdout.match(/^══ /gm)?.length, 3)
-    assert.match(stdout, /⟦Answer·2\.<\|im_end\|>⟧/)
+    assert.match(stdout, /⟦Answer·2\.‹<\|im_end\|>›⟧/)
     assert.match(stdout, /assistant +\d+ \(\d+\.\d %\), \d+ with loss/)
     assert.match(stdout, /user +\d+ \(\d+\.\d %\), 0 with loss/)
     assert.match(stdout, /rows +3\n/)
@@ -241,6 +250,7 @@ describe('tunesmith preview', () => {
       .trimEnd()
       .split('\n')
       .map((line) => JSON.parse(line))
+    assert.equal(lines.pop().summary.doctor.verdict, 'ok')
     assert.deepEqual(
       lines.map(({ source }) => source.line),
       [1, 2, 3, 4],
@@ -264,7 +274,7 @@ describe('tunesmith preview', () => {
     const { code, stdout, stderr } = await tunesmithHere(['preview', config, ...set])
     assert.equal(code, 1)
     assert.match(stdout, /Template doctor: error/)
-    assert.match(stderr, /No row is left to train on: of 1 row, 1 without a token.*silent\.jsonl:1 \[ERR_NOTHING_SUP/)
+    assert.match(stderr, /No row is left to train on: of 1 row, 1 without a token.*silent\.jsonl:1\) \[ERR_NOTHING_SUP/)
     const refusing = join(folder, 'refusing.jinja')
     writeFileSync(refusing, "{{ raise_exception('No') }}")
     const refused = ['--set', `chatTemplate=${refusing}`, '--set', 'data.onBadRow=skip', '--set', 'cache=false']
@@ -273,10 +283,56 @@ describe('tunesmith preview', () => {
       assert.equal(all.code, 1)
       assert.match(
         all.stderr,
-        /No row is left to train on: of \d rows, \d malformed, the first .*No.*ERR_EMPTY_DATASET/,
+        /No row is left to train on: of \d rows, \d malformed .*No.*ERR_EMPTY_DATASET/,
       )
     }
     assert.equal((await tunesmithHere(['preview', config, '--json', ...set])).code, 1)
+  })
+
+  it('says where the data has fewer rows than were asked for', async () => {
+    const { stderr, code } = await tunesmithHere(['preview', config, '--rows', '100'])
+    assert.equal(code, 0)
+    assert.match(stderr, /The data has 9 rows; 100 were asked for \[WARN_FEW_ROWS\]/)
+    const one = join(folder, 'one.jsonl')
+    writeFileSync(one, jsonl(exchange('a', 'b')))
+    const few = await tunesmithHere(['preview', config, '--set', `data.train=${one}`])
+    assert.doesNotMatch(few.stderr, /WARN_FEW_ROWS/)
+  })
+
+  it('tells the tokens that dropping and cutting lost, and conversations that were split', async () => {
+    const train = join(folder, 'mixed.jsonl')
+    const turns = [...exchange('a', 'x|one').messages, ...exchange('b', 'y|two').messages]
+    writeFileSync(
+      train,
+      jsonl({ messages: turns }, exchange('q', 'long '.repeat(40)), ...new Array(30).fill(exchange('a', 'b'))),
+    )
+    const template = join(folder, 'rewriting.jinja')
+    writeFileSync(
+      template,
+      "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content if loop.last else m.content.split('|')[-1] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+    )
+    const set = ['--set', `data.train=${train}`, '--set', `chatTemplate=${template}`, '--set', 'cache=false']
+    const split = /split +1 conversation, because the chat template renders earlier turns differently/
+    for (const command of ['preview', 'plan']) {
+      const dropping = await tunesmithHere([command, config, ...set, '--set', 'maxLength=40'])
+      assert.equal(dropping.code, 0, dropping.stderr)
+      assert.match(
+        dropping.stdout,
+        /dropped +1: longer than maxLength \(40 tokens\) \(.*mixed\.jsonl:2\)\n +\d+ tokens lost, \d+ of/,
+      )
+      assert.match(dropping.stdout, split)
+      assert.match(
+        dropping.stderr,
+        /longer than maxLength \(40 tokens\), which lost \d+ tokens, \d+ of them with loss: /,
+      )
+      assert.match(
+        dropping.stderr,
+        /1 conversation became 2 examples, because .*mixed\.jsonl:1 \[WARN_HISTORY_REWRITE\]/,
+      )
+      const cut = ['--set', 'maxLength=40', '--set', 'onTooLong=truncate-right']
+      const cutting = await tunesmithHere([command, config, ...set, ...cut])
+      assert.match(cutting.stdout, /cut +1 row: \d+ tokens lost, \d+ of them with loss; 1 trained turn without a stop/)
+    }
   })
 
   it('writes nothing to the output folder', async () => {

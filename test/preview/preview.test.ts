@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { basename } from 'node:path'
 import { prepare } from '../../lib/batch/prepare.ts'
 import type { PrepareOptions } from '../../lib/batch/prepared.ts'
 import type { Tokenizer } from '../../lib/chat/tokenizer.ts'
@@ -6,7 +7,7 @@ import { type Preview, previewData } from '../../lib/preview/preview.ts'
 import { turnsOf } from '../../lib/preview/text.ts'
 import { prepareOptions } from '../batch/helpers.ts'
 import { realTokenizer, toyTokenizer } from '../chat/helpers.ts'
-import { exchange, jsonl, temporaryFolder } from '../data/helpers.ts'
+import { exchange, failure, jsonl, temporaryFolder } from '../data/helpers.ts'
 import { describeShared, shared } from '../shared.ts'
 
 const REWRITING =
@@ -96,6 +97,47 @@ describe('preview', () => {
         ['without a token that carries loss', [`${train}:4`]],
       ],
     )
+  })
+
+  it('takes the sources of a list in turn, whatever their kind', async () => {
+    const a = await write('a.jsonl', jsonl(exchange('a1', 'x'), exchange('a2', 'x'), exchange('a3', 'x')))
+    const b = await write('b.jsonl', jsonl({ prompt: 'b1', completion: 'x' }))
+    const none = await write('none-left.jsonl', '\n')
+    const c = await write('c.jsonl', jsonl(exchange('c1', 'x'), exchange('c2', 'x')))
+    const shown = async (rows: number, train: string[] = [a, b, none, c]) => {
+      const { examples, counts, doctor } = await previewData(prepareOptions(train), chatml, rows)
+      assert.ok(doctor.length > 0 && counts.rows === examples.length)
+      return examples.map(({ source }) => `${basename(source.file)[0]}${source.line}`)
+    }
+    assert.deepEqual(await shown(4), ['a1', 'b1', 'c1', 'a2'])
+    assert.deepEqual(await shown(100), ['a1', 'b1', 'c1', 'a2', 'c2', 'a3'])
+    assert.deepEqual(await shown(2, [a]), ['a1', 'a2'])
+    await assert.rejects(shown(2, [none]), failure('ERR_EMPTY_DATASET'))
+  })
+
+  it('says which rows share tokens, spell control tokens, and need what', async () => {
+    const tokenizer = await toyTokenizer(path('sharing'), {
+      special: ['</s>', '<|im_start|>', '<|im_end|>'],
+      merges: [['?', 'x']],
+      eos: '</s>',
+    })
+    const rows = [{ prompt: 'What?', completion: 'x y' }, { prompt: 'What? ', completion: 'x' }, exchange('</s>', 'b')]
+    const train = await write('sharing.jsonl', jsonl(...rows))
+    const options = prepareOptions(train, { controlTokensInText: 'escape', format: 'auto' } as never)
+    const one = await write('one.jsonl', jsonl(...rows.slice(0, 2)))
+    const { warnings } = await previewData({ ...options, data: prepareOptions(one).data }, tokenizer, 10)
+    assert.deepEqual(
+      warnings.map(({ code }) => code),
+      ['WARN_STRADDLING_TOKENS'],
+    )
+    assert.match(
+      warnings[0]!.message,
+      /^1 trained turn shares a token .*of the prompt\); it carries loss: .*one\.jsonl:1$/,
+    )
+    const two = await write('two.jsonl', jsonl(rows[2]))
+    const escaped = await previewData({ ...options, data: prepareOptions(two).data }, tokenizer, 10)
+    const warning = escaped.warnings.find(({ code }) => code === 'WARN_CONTROL_TOKENS_ESCAPED')!
+    assert.match(warning.message, /^1 row spells control tokens.*together with the letters beside it.*two\.jsonl:1$/)
   })
 
   it('names the turn of every token', async () => {
