@@ -20,6 +20,8 @@ export interface LoadModelOptions {
   threads?: number | undefined
   /** Most tokens of prompt and completion together. Default: the model's context, at most 4096. */
   maxContext?: number | undefined
+  /** Prompts that generateAll() answers at once; each has a cache of `maxContext` tokens. Default 1. */
+  batchSize?: number | undefined
   /** 'model' (the default), a built-in name, or the path of a Jinja file. */
   chatTemplate?: string | undefined
 }
@@ -36,7 +38,7 @@ const prefillTokens = 512
  */
 export async function loadModel(folder: string, options: LoadModelOptions = {}): Promise<Model> {
   checkLoadOptions(options)
-  const { device = 'auto', precision = 'auto', threads = 0, chatTemplate = 'model' } = options
+  const { device = 'auto', precision = 'auto', threads = 0, chatTemplate = 'model', batchSize = 1 } = options
   const checkpoint = await openCheckpoint(await localModel(folder))
   const tokenizer = await Tokenizer.load(checkpoint.folder)
   checkVocabulary(checkpoint.spec, tokenizer.vocabSize)
@@ -46,10 +48,10 @@ export async function loadModel(folder: string, options: LoadModelOptions = {}):
   const maxContext = Math.min(options.maxContext ?? defaultContext, maxPositions)
   let engine: NativeEngine | undefined
   try {
-    engine = openEngine(checkpoint, chosen, maxContext)
+    engine = openEngine(checkpoint, chosen, maxContext, batchSize)
     const warnings = [...checkpoint.warnings, ...(await loadParameters(checkpoint, engine)), ...chosen.warnings]
     if (fallback !== undefined) warnings.push({ code: 'WARN_TEMPLATE_FALLBACK', message: fallback })
-    const parts = { folder: checkpoint.folder, device: chosen, tokenizer, template, maxContext, warnings }
+    const parts = { folder: checkpoint.folder, device: chosen, tokenizer, template, maxContext, batchSize, warnings }
     return new Model(parts, engine, maxPositions)
   } catch (error) {
     engine?.close()
@@ -57,7 +59,12 @@ export async function loadModel(folder: string, options: LoadModelOptions = {}):
   }
 }
 
-function openEngine({ spec }: Checkpoint, { backend, compute, threads }: Device, maxContext: number): NativeEngine {
+function openEngine(
+  { spec }: Checkpoint,
+  { backend, compute, threads }: Device,
+  maxContext: number,
+  batchSize: number,
+): NativeEngine {
   return new (addon().Engine)({
     backend,
     compute,
@@ -66,9 +73,10 @@ function openEngine({ spec }: Checkpoint, { backend, compute, threads }: Device,
     training: false,
     optimizer: 'sgd',
     recompute: false,
-    maxTokens: Math.min(prefillTokens, maxContext),
-    maxSupervised: 1,
-    maxSequences: 1,
+    maxTokens: Math.max(Math.min(prefillTokens, maxContext), batchSize),
+    maxSupervised: batchSize,
+    maxSequences: batchSize,
     cacheTokens: maxContext,
+    cacheSequences: batchSize,
   })
 }
