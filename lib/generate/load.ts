@@ -22,6 +22,8 @@ export interface LoadModelOptions {
   threads?: number | undefined
   /** Most tokens of prompt and completion together. Default: the model's context, at most 4096. */
   maxContext?: number | undefined
+  /** Prompts that generateAll() answers at once; each has a cache of `maxContext` tokens. Default 1. */
+  batchSize?: number | undefined
   /** 'model' (the default), a built-in name, or the path of a Jinja file. */
   chatTemplate?: string | undefined
 }
@@ -39,7 +41,7 @@ const prefillTokens = 512
  */
 export async function loadModel(folder: string, options: LoadModelOptions = {}): Promise<Model> {
   checkLoadOptions(options)
-  const { device = 'auto', precision = 'auto', threads = 0, chatTemplate = 'model' } = options
+  const { device = 'auto', precision = 'auto', threads = 0, chatTemplate = 'model', batchSize = 1 } = options
   const open = await openModel(folder)
   const { checkpoint, adapter, tokenizerFolder } = open
   const tokenizer = await Tokenizer.load(tokenizerFolder)
@@ -50,7 +52,7 @@ export async function loadModel(folder: string, options: LoadModelOptions = {}):
   const maxContext = Math.min(options.maxContext ?? defaultContext, maxPositions)
   let engine: NativeEngine | undefined
   try {
-    engine = openEngine(open, chosen, maxContext)
+    engine = openEngine(open, chosen, maxContext, batchSize)
     const warnings = [...open.warnings, ...(await loadParameters(checkpoint, engine)), ...chosen.warnings]
     if (adapter) await loadAdapter(adapter, engine)
     if (fallback !== undefined) warnings.push({ code: 'WARN_TEMPLATE_FALLBACK', message: fallback })
@@ -60,6 +62,7 @@ export async function loadModel(folder: string, options: LoadModelOptions = {}):
       tokenizer,
       template,
       maxContext,
+      batchSize,
       warnings,
     }
     return new Model(parts, engine, maxPositions)
@@ -73,6 +76,7 @@ function openEngine(
   { checkpoint, adapter }: OpenModel,
   { backend, compute, threads }: Device,
   maxContext: number,
+  batchSize: number,
 ): NativeEngine {
   return new (addon().Engine)({
     backend,
@@ -83,9 +87,10 @@ function openEngine(
     training: false,
     optimizer: 'sgd',
     recompute: false,
-    maxTokens: Math.min(prefillTokens, maxContext),
-    maxSupervised: 1,
-    maxSequences: 1,
+    maxTokens: Math.max(Math.min(prefillTokens, maxContext), batchSize),
+    maxSupervised: batchSize,
+    maxSequences: batchSize,
     cacheTokens: maxContext,
+    cacheSequences: batchSize,
   })
 }

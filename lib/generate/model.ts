@@ -10,7 +10,7 @@ import { Answer } from './answer.ts'
 import { assistantTurn, type Completion, type GenerateOptions } from './completion.ts'
 import { checkGenerateOptions } from './options.ts'
 import { encodePrompt, type Prompt } from './prompt.ts'
-import { grow } from './run.ts'
+import { grow, growAll, type Job } from './run.ts'
 
 export class Model {
   readonly folder: string
@@ -18,6 +18,8 @@ export class Model {
   readonly tokenizer: Tokenizer
   readonly template: ChatTemplate
   readonly maxContext: number
+  /** Prompts that generateAll() answers at once. */
+  readonly batchSize: number
   /** What should be known about the checkpoint, its template or the device. */
   readonly warnings: readonly Warning[]
   readonly #engine: NativeEngine
@@ -27,7 +29,7 @@ export class Model {
 
   /** Use loadModel(). */
   constructor(
-    parts: Pick<Model, 'folder' | 'device' | 'tokenizer' | 'template' | 'maxContext' | 'warnings'>,
+    parts: Pick<Model, 'folder' | 'device' | 'tokenizer' | 'template' | 'maxContext' | 'batchSize' | 'warnings'>,
     engine: NativeEngine,
     maxPositions: number,
   ) {
@@ -36,6 +38,7 @@ export class Model {
     this.tokenizer = parts.tokenizer
     this.template = parts.template
     this.maxContext = parts.maxContext
+    this.batchSize = parts.batchSize
     this.warnings = parts.warnings
     this.#engine = engine
     this.#maxPositions = maxPositions
@@ -88,6 +91,34 @@ export class Model {
     return yield* this.#run(prompt, options, true)
   }
 
+  /**
+   * generate() for each prompt, `batchSize` of loadModel() at once; where an answer ends, the next prompt takes its place.
+   *
+   * @throws TunesmithError as generate(); of a prompt that is refused with its number
+   */
+  async generateAll(prompts: readonly Prompt[], options: Omit<GenerateOptions, 'onToken'> = {}): Promise<Completion[]> {
+    checkGenerateOptions(options, 'all')
+    const { signal } = options
+    const release = this.#occupy(signal)
+    try {
+      const jobs: Job[] = []
+      for (const [index, prompt] of prompts.entries())
+        jobs.push(await this.#prepare(prompt, options, false).catch((error) => refusePrompt(index, error)))
+      await growAll(this.#engine, jobs, this.batchSize, signal)
+      const completions: Completion[] = []
+      for (const [index, { ids, answer }] of jobs.entries()) {
+        const { text } = await answer.end()
+        completions.push(await this.#completion(prompts[index]!, ids.length, answer, text, options))
+      }
+      return completions
+    } catch (error) {
+      signal?.throwIfAborted()
+      throw asTunesmithError(error)
+    } finally {
+      release()
+    }
+  }
+
   /** Frees the weights; generating ends. */
   close(): void {
     this.#engine.close()
@@ -98,24 +129,10 @@ export class Model {
     options: GenerateOptions,
     pieces: boolean,
   ): AsyncGenerator<string, Completion, undefined> {
-    if (this.#busy)
-      throw new TunesmithError('ERR_BUSY', 'this model is generating already; wait for it, or load another')
-    this.#busy = true
     const { signal } = options
-    const cancel = () => this.#engine.cancel()
+    const release = this.#occupy(signal)
     try {
-      signal?.throwIfAborted()
-      signal?.addEventListener('abort', cancel, { once: true })
-      const ids = await this.encode(prompt, options.tools)
-      this.#checkRoom(ids)
-      const answer = new Answer(ids, this.tokenizer, {
-        ...options,
-        maxNewTokens: options.maxNewTokens ?? 256,
-        maxContext: this.maxContext,
-        stopTokens: this.#stopTokens(prompt),
-        stopStrings: [options.stop ?? []].flat(),
-        pieces,
-      })
+      const { ids, answer } = await this.#prepare(prompt, options, pieces)
       yield* grow(this.#engine, ids, answer, signal)
       const { text, rest } = await answer.end()
       if (pieces && rest !== '') yield rest
@@ -124,9 +141,36 @@ export class Model {
       signal?.throwIfAborted()
       throw asTunesmithError(error)
     } finally {
+      release()
+    }
+  }
+
+  /** Takes the model for one piece of work, until the function that is returned is called. */
+  #occupy(signal: AbortSignal | undefined): () => void {
+    if (this.#busy)
+      throw new TunesmithError('ERR_BUSY', 'this model is generating already; wait for it, or load another')
+    signal?.throwIfAborted()
+    this.#busy = true
+    const cancel = () => this.#engine.cancel()
+    signal?.addEventListener('abort', cancel, { once: true })
+    return () => {
       signal?.removeEventListener('abort', cancel)
       this.#busy = false
     }
+  }
+
+  async #prepare(prompt: Prompt, options: GenerateOptions, pieces: boolean): Promise<Job> {
+    const ids = await this.encode(prompt, options.tools)
+    this.#checkRoom(ids)
+    const answer = new Answer(ids, this.tokenizer, {
+      ...options,
+      maxNewTokens: options.maxNewTokens ?? 256,
+      maxContext: this.maxContext,
+      stopTokens: this.#stopTokens(prompt),
+      stopStrings: [options.stop ?? []].flat(),
+      pieces,
+    })
+    return { ids, answer }
   }
 
   async #completion(
@@ -160,4 +204,9 @@ export class Model {
     const stops = chat ? [...this.template.stopTokens, ...this.tokenizer.stops] : this.tokenizer.stops
     return new Set(stops.map(({ id }) => id))
   }
+}
+
+function refusePrompt(index: number, error: unknown): never {
+  if (!(error instanceof TunesmithError)) throw error
+  throw new TunesmithError(error.code, `prompts[${index}]: ${error.message}`, { cause: error })
 }

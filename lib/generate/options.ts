@@ -11,6 +11,7 @@ const loading = z.strictObject({
   precision: oneOf('auto', 'float32', 'bfloat16').optional(),
   threads: integer(0).optional(),
   maxContext: integer(1).optional(),
+  batchSize: integer(1).optional(),
   chatTemplate: path("'model', the name of a built-in template or the path of a Jinja file").optional(),
 })
 
@@ -27,8 +28,8 @@ export function checkLoadOptions(options: LoadModelOptions): void {
 }
 
 /** @throws TunesmithError `ERR_UNKNOWN_OPTION`, `ERR_INVALID_OPTION` */
-export function checkGenerateOptions(options: GenerateOptions): void {
-  check(generating, options)
+export function checkGenerateOptions(options: GenerateOptions, prompts: 'one' | 'all' = 'one'): void {
+  check(prompts === 'one' ? generating : generating.omit({ onToken: true }), options)
   const problems = withoutEffect(options)
   if (problems.length > 0) throw optionError(problems)
 }

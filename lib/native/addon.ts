@@ -116,6 +116,18 @@ export interface StepRandom {
   step: number
 }
 
+/** Tokens that continue sequences of the key/value cache, laid end to end. */
+export interface CacheBatch {
+  /** [T] token ids. */
+  tokens: Int32Array
+  /** [B + 1] first token of each sequence, and T. */
+  cuSeqlens: Int32Array
+  /** [B] which sequence of the cache, each at most once. */
+  slots: Int32Array
+  /** [B] position of its first token here. */
+  positions: Int32Array
+}
+
 export interface EngineOptions {
   backend: BackendName
   compute: ComputeType
@@ -142,8 +154,10 @@ export interface EngineOptions {
   maxTokens: number
   maxSupervised: number
   maxSequences: number
-  /** Positions of the key/value cache for generation; 0 = none. */
+  /** Positions of the key/value cache for generation, of each sequence; 0 = none. */
   cacheTokens: number
+  /** Sequences that are cached beside each other. Default 1. */
+  cacheSequences?: number
   /** Times every op, for profile(); costs a little. Default false. */
   profile?: boolean
 }
@@ -272,8 +286,10 @@ export interface NativeEngine {
   evaluate(batch: MicroBatch): Promise<LossSums>
   /** [T, V] float32 logits of every row; for tests and small inputs. */
   logits(batch: MicroBatch): Promise<Float32Array>
-  /** Appends tokens to the cache at `position` and returns the [V] logits after the last. */
+  /** Appends tokens to the cache's first sequence at `position` and returns the [V] logits after the last. */
   extend(tokens: Int32Array, position: number): Promise<Float32Array>
+  /** The same for several sequences at once: [B, V] logits after the last token of each. */
+  extendAll(batch: CacheBatch): Promise<Float32Array>
   /** Times since the last call, longest first; the engine must have been made with `profile`. */
   profile(): Promise<OpTime[]>
   /** Ends running and queued work within a layer's time; their promises reject with ERR_CANCELLED. */

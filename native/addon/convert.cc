@@ -1,5 +1,7 @@
 #include "addon/convert.h"
 
+#include <algorithm>
+
 namespace tunesmith {
 
 namespace {
@@ -200,6 +202,7 @@ EngineOptions engine_options(Napi::Object in) {
   options.decoder.recompute = boolean(in, "recompute");
   options.decoder.limits = {integer(in, "maxTokens"), integer(in, "maxSupervised"), integer(in, "maxSequences")};
   options.decoder.cache_tokens = integer(in, "cacheTokens");
+  if (!in.Get("cacheSequences").IsUndefined()) options.decoder.cache_sequences = integer(in, "cacheSequences");
   return options;
 }
 
@@ -222,6 +225,20 @@ OptimizerStep optimizer_options(Napi::Object in) {
   const double momentum = in.Get("momentum").IsUndefined() ? 0 : number(in, "momentum");
   return {number(in, "learningRate"), number(in, "beta1"),       number(in, "beta2"), number(in, "epsilon"), momentum,
           number(in, "weightDecay"),  number(in, "maxGradNorm"), integer(in, "step")};
+}
+
+std::vector<CacheSpan> cache_spans(Napi::Object in) {
+  const auto tokens = elements<int32_t>(in, "tokens", napi_int32_array);
+  const auto ends = elements<int32_t>(in, "cuSeqlens", napi_int32_array);
+  const auto slots = elements<int32_t>(in, "slots", napi_int32_array);
+  const auto positions = elements<int32_t>(in, "positions", napi_int32_array);
+  if (ends.size() != slots.size() + 1 || positions.size() != slots.size() || ends.front() != 0 ||
+      ends.back() != int32_t(tokens.size()) || !std::is_sorted(ends.begin(), ends.end()))
+    refuse("cuSeqlens, slots and positions do not describe the same sequences");
+  std::vector<CacheSpan> spans;
+  for (size_t i = 0; i < slots.size(); i++)
+    spans.push_back({slots[i], positions[i], {tokens.begin() + ends[i], tokens.begin() + ends[i + 1]}});
+  return spans;
 }
 
 Napi::Object memory_plan(Napi::Env env, const Arena& arena) {

@@ -26,6 +26,7 @@ struct EngineOptions {
 
 EngineOptions engine_options(Napi::Object options);
 MicroBatch micro_batch(Napi::Object batch);
+std::vector<CacheSpan> cache_spans(Napi::Object batch);
 // Absent where the value is undefined.
 std::optional<StepRandom> step_random(const Napi::Value& value);
 OptimizerStep optimizer_options(Napi::Object step);

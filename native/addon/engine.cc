@@ -47,6 +47,7 @@ Napi::Function Engine::define(Napi::Env env) {
                          InstanceMethod<&Engine::evaluate>("evaluate"),
                          InstanceMethod<&Engine::logits>("logits"),
                          InstanceMethod<&Engine::extend>("extend"),
+                         InstanceMethod<&Engine::extend_all>("extendAll"),
                          InstanceMethod<&Engine::profile>("profile"),
                          InstanceMethod<&Engine::cancel>("cancel"),
                          InstanceMethod<&Engine::close>("close"),
@@ -242,11 +243,17 @@ Napi::Value Engine::extend(const Napi::CallbackInfo& info) {
     const auto array = info[0].As<Napi::Int32Array>();
     std::vector<int32_t> tokens(array.Data(), array.Data() + array.ElementLength());
     const int64_t position = int64_t(number_argument(info, 1, "position"));
-    return post([this, tokens = std::move(tokens), position]() -> Worker::Result {
-      return [values = decoder_->extend(tokens, position, worker_->cancelled())](Napi::Env env) {
-        return floats(env, values);
-      };
-    });
+    return extended({{0, position, std::move(tokens)}});
+  });
+}
+
+Napi::Value Engine::extend_all(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value { return extended(cache_spans(object_argument(info, 0, "batch"))); });
+}
+
+Napi::Value Engine::extended(std::vector<CacheSpan> sequences) {
+  return post([this, sequences = std::move(sequences)]() -> Worker::Result {
+    return [values = decoder_->extend(sequences, worker_->cancelled())](Napi::Env env) { return floats(env, values); };
   });
 }
 

@@ -33,12 +33,14 @@ class Engine : public Napi::ObjectWrap<Engine> {
   Napi::Value evaluate(const Napi::CallbackInfo& info);
   Napi::Value logits(const Napi::CallbackInfo& info);
   Napi::Value extend(const Napi::CallbackInfo& info);
+  Napi::Value extend_all(const Napi::CallbackInfo& info);
   Napi::Value profile(const Napi::CallbackInfo& info);
   void cancel(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
 
   // Throws ERR_CLOSED after close().
   Napi::Promise post(Worker::Work work);
+  Napi::Value extended(std::vector<CacheSpan> sequences);
   Napi::Value read_tensor(const Napi::CallbackInfo& info, bool gradient);
   void shut_down();
 

@@ -138,32 +138,43 @@ void DeviceBatch::load_numbers(Backend& backend, const MicroBatch& batch) {
   backend.upload(supervised_numbers, of_rows.data(), of_rows.size() * sizeof(int32_t));
 }
 
-void DeviceBatch::load_decoding(Backend& backend, const int32_t* new_tokens, int64_t new_count, int64_t position,
-                                int64_t rope_offset) {
-  count = new_count;
-  sequences = 1;
-  rows = padded_rows = 1;
-  padded_tokens = count <= 8 ? count : round_up(count, bucket_);
-  const auto put = [&](int32_t* device, std::vector<int32_t> host) {
+void DeviceBatch::load_decoding(Backend& backend, const std::vector<DecodingSpan>& spans) {
+  std::vector<int32_t> ids, rope_index, index, offsets{0}, first_keys, lengths, last_rows, row_rope_index, row_index,
+      row_offsets{0};
+  for (const DecodingSpan& span : spans) {
+    for (int64_t i = 0; i < span.count; i++) {
+      ids.push_back(span.tokens[i]);
+      rope_index.push_back(int32_t(span.rope_offset + span.position + i));
+      index.push_back(int32_t(span.position + i));
+    }
+    offsets.push_back(int32_t(ids.size()));
+    first_keys.push_back(int32_t(span.cache_row));
+    lengths.push_back(int32_t(span.position + span.count));
+    last_rows.push_back(int32_t(ids.size()) - 1);
+    row_rope_index.push_back(rope_index.back());
+    row_index.push_back(index.back());
+    row_offsets.push_back(int32_t(last_rows.size()));
+  }
+  const auto padded = [&](int64_t n) { return n <= 8 ? n : round_up(n, bucket_); };
+  count = int64_t(ids.size());
+  sequences = int32_t(spans.size());
+  rows = int64_t(spans.size());
+  padded_tokens = padded(count);
+  padded_rows = padded(rows);
+  const auto put = [&](int32_t* device, std::vector<int32_t> host, int64_t size) {
+    host.resize(size_t(size), 0);
     backend.upload(device, host.data(), host.size() * sizeof(int32_t));
   };
-  std::vector<int32_t> padded(new_tokens, new_tokens + new_count), index(static_cast<size_t>(padded_tokens), 0);
-  std::vector<int32_t> rope_index = index;
-  padded.resize(static_cast<size_t>(padded_tokens), 0);
-  for (int64_t i = 0; i < count; i++) {
-    index[i] = int32_t(position + i);
-    rope_index[i] = int32_t(rope_offset + position + i);
-  }
-  put(tokens, padded);
-  put(positions, rope_index);
-  put(q_positions, index);
-  put(q_offsets, {0, int32_t(count)});
-  put(k_offsets, {0});
-  put(k_lengths, {int32_t(position + count)});
-  put(supervised_rows, {int32_t(count - 1)});
-  put(supervised_positions, {int32_t(rope_offset + position + count - 1)});
-  put(supervised_q_positions, {int32_t(position + count - 1)});
-  put(supervised_offsets, {0, 1});
+  put(tokens, ids, padded_tokens);
+  put(positions, rope_index, padded_tokens);
+  put(q_positions, index, padded_tokens);
+  put(q_offsets, offsets, sequences + 1);
+  put(k_offsets, first_keys, sequences);
+  put(k_lengths, lengths, sequences);
+  put(supervised_rows, last_rows, padded_rows);
+  put(supervised_positions, row_rope_index, padded_rows);
+  put(supervised_q_positions, row_index, padded_rows);
+  put(supervised_offsets, row_offsets, sequences + 1);
 }
 
 }  // namespace tunesmith

@@ -24,6 +24,15 @@ struct MicroBatch {
   int64_t sequence_count() const { return int64_t(cu_seqlens.size()) - 1; }
 };
 
+// New tokens of one sequence of the key/value cache.
+struct DecodingSpan {
+  const int32_t* tokens;
+  int64_t count;
+  int64_t position;     // of the first of them in its sequence
+  int64_t cache_row;    // where its sequence begins in the cache
+  int64_t rope_offset;  // added to positions: in which rotary table they are
+};
+
 struct BatchLimits {
   int64_t tokens = 0;      // T
   int64_t supervised = 0;  // R
@@ -42,10 +51,9 @@ class DeviceBatch {
   // inspection). Throws CodedError ERR_INVALID_BATCH.
   void load(Backend& backend, const DecoderSpec& spec, const MicroBatch& batch, bool every_row);
 
-  // One sequence whose new tokens start at `position` of the key/value cache; only the last row is supervised. Decoding
-  // a few tokens is not padded. Rotary positions start `rope_offset` later. Checked by the caller.
-  void load_decoding(Backend& backend, const int32_t* new_tokens, int64_t new_count, int64_t position,
-                     int64_t rope_offset);
+  // New tokens of sequences in the key/value cache, laid end to end; the last row of each is supervised. A few tokens,
+  // or rows, are not padded. Checked by the caller.
+  void load_decoding(Backend& backend, const std::vector<DecodingSpan>& spans);
 
   AttentionBatch attention() const { return {sequences, q_offsets, k_offsets, k_lengths, q_positions}; }
   AttentionBatch supervised_attention() const {

@@ -31,6 +31,8 @@ Decoder::Decoder(const DecoderSpec& spec, const DecoderOptions& options, Backend
   if (!backend.supports(compute_))
     throw CodedError("ERR_UNSUPPORTED_DTYPE",
                      "the " + backend.info().name + " backend does not compute in " + name_of(compute_));
+  if (options.cache_tokens < 0 || options.cache_sequences < 1)
+    throw CodedError("ERR_INVALID_SPEC", "a key/value cache needs room for at least one sequence");
   if (options.limits.tokens < 1 || options.limits.supervised < 1 || options.limits.sequences < 1)
     throw CodedError("ERR_INVALID_SPEC",
                      "a micro-batch needs room for at least one token, supervised row and conversation");
@@ -60,7 +62,9 @@ Decoder::Decoder(const DecoderSpec& spec, const DecoderOptions& options, Backend
   cache_v_.resize(cache_k_.size());
   for (size_t i = 0; i < cache_k_.size(); i++)
     for (Tensor* cache : {&cache_k_[i], &cache_v_[i]})
-      arena.reserve(MemoryKind::kCache, *cache, compute_, options.cache_tokens, spec_.kv_size());
+      arena.reserve(MemoryKind::kCache, *cache, compute_, options.cache_sequences * options.cache_tokens,
+                    spec_.kv_size());
+  cached_.resize(size_t(options.cache_sequences));
 }
 
 // `last`: the set serves the last layer; `inner`: it serves any other. A shared set serves both.
@@ -252,20 +256,8 @@ LossSums Decoder::evaluate(const MicroBatch& batch, const std::atomic<bool>& can
 std::vector<float> Decoder::logits(const MicroBatch& batch, const std::atomic<bool>& cancel) {
   batch_->load(backend_, spec_, batch, true);
   forward(cancel);
-  const int64_t vocab = spec_.vocab_size;
-  std::vector<float> result(size_t(batch_->rows * vocab));
-  for (int64_t first = 0; first < batch_->rows; first += logits_.rows) {
-    const int64_t count = std::min(logits_.rows, rows() - first), wanted = std::min(count, batch_->rows - first);
-    const Tensor chunk = logits_of(first, count);
-    float* target = result.data() + first * vocab;
-    if (wide_ == DType::kFloat64) {
-      std::vector<double> values(size_t(wanted * vocab));
-      backend_.download(values.data(), chunk.data, values.size() * sizeof(double));
-      std::copy(values.begin(), values.end(), target);
-    } else {
-      backend_.download(target, chunk.data, size_t(wanted * vocab) * sizeof(float));
-    }
-  }
+  std::vector<float> result(size_t(batch_->rows * spec_.vocab_size));
+  read_logits(result.data());
   return result;
 }
 

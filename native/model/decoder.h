@@ -31,13 +31,21 @@ struct DecoderOptions : TrainingOptions {
   Objective objective;     // of training; evaluation is cross-entropy
   bool recompute = false;  // keep only each layer's input, run its forward again in backward
   BatchLimits limits;
-  int64_t cache_tokens = 0;  // key/value cache positions; 0 = no decoding
+  int64_t cache_tokens = 0;     // key/value cache positions of each sequence; 0 = no decoding
+  int64_t cache_sequences = 1;  // how many sequences are cached beside each other
 };
 
 // What every random choice of an optimizer step is keyed by, beside the place it is made for.
 struct StepRandom {
   uint64_t seed;
   uint64_t step;
+};
+
+// Tokens that continue one sequence of the key/value cache.
+struct CacheSpan {
+  int64_t slot = 0;  // of the sequence, below cache_sequences
+  int64_t position = 0;
+  std::vector<int32_t> tokens;
 };
 
 struct LossSums {
@@ -88,8 +96,8 @@ class Decoder {
   LossSums evaluate(const MicroBatch& batch, const std::atomic<bool>& cancel);
   // [T, V] float32 logits of every row.
   std::vector<float> logits(const MicroBatch& batch, const std::atomic<bool>& cancel);
-  // Appends tokens to the cache from `position` on; [V] float32 logits after the last one.
-  std::vector<float> extend(const std::vector<int32_t>& tokens, int64_t position, const std::atomic<bool>& cancel);
+  // Writes tokens to the cache, each sequence from its `position` on; [B, V] float32 logits after the last of each.
+  std::vector<float> extend(const std::vector<CacheSpan>& sequences, const std::atomic<bool>& cancel);
 
   Parameters& parameters() { return *parameters_; }
   const DecoderSpec& spec() const { return spec_; }
@@ -158,10 +166,13 @@ class Decoder {
   Tensor stream(size_t layer, int64_t rows);
   // head.cc
   Tensor logits_of(int64_t first, int64_t count);
+  void read_logits(float* target);
   LossSums head(bool training, double scale, bool first);
   // cache.cc
   void remember(size_t layer, Tensor& k, Tensor& v);
-  void decode(const int32_t* tokens, int64_t count, int64_t position, bool is_long, const std::atomic<bool>& cancel);
+  void check_spans(const std::vector<CacheSpan>& sequences) const;
+  DecodingSpan decoding_span(const CacheSpan& sequence);
+  void decode(std::vector<DecodingSpan> spans, const std::atomic<bool>& cancel);
 
   DecoderSpec spec_;
   DecoderOptions options_;
@@ -206,11 +217,15 @@ class Decoder {
   Tensor nll_;                  // [R] wide
   int32_t* correct_ = nullptr;  // [R]
 
-  std::vector<Tensor> cache_k_, cache_v_;  // per layer [cache_tokens, Hkv D] compute
-  int64_t cache_position_ = -1;            // while decoding: where the new keys and values go
-  // Where the rotary table depends on the conversation's length: what is cached, and of which table its keys are.
-  std::vector<int32_t> cached_tokens_;
-  bool cache_is_long_ = false;
+  std::vector<Tensor> cache_k_, cache_v_;  // per layer [cache_sequences · cache_tokens, Hkv D] compute
+  std::vector<DecodingSpan> decoding_;     // while decoding: where the new keys and values go
+  // Where the rotary table depends on the conversation's length: what each sequence holds, and of which table its keys
+  // are.
+  struct CachedSequence {
+    std::vector<int32_t> tokens;
+    bool is_long = false;
+  };
+  std::vector<CachedSequence> cached_;
   void* backend_scratch_ = nullptr;
   size_t backend_scratch_bytes_ = 0;
 };

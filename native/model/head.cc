@@ -13,6 +13,22 @@ Tensor Decoder::logits_of(int64_t first, int64_t count) {
   return logits;
 }
 
+// [R, V] logits of every row that was asked for, as float32.
+void Decoder::read_logits(float* target) {
+  const int64_t vocab = spec_.vocab_size;
+  for (int64_t first = 0; first < batch_->rows; first += logits_.rows) {
+    const int64_t count = std::min(logits_.rows, rows() - first), wanted = std::min(count, batch_->rows - first);
+    const Tensor chunk = logits_of(first, count);
+    if (wide_ == DType::kFloat64) {
+      std::vector<double> values(size_t(wanted * vocab));
+      backend_.download(values.data(), chunk.data, values.size() * sizeof(double));
+      std::copy(values.begin(), values.end(), target + first * vocab);
+    } else {
+      backend_.download(target + first * vocab, chunk.data, size_t(wanted * vocab) * sizeof(float));
+    }
+  }
+}
+
 // With `training`, the gradient of the final norm's output is left in dnorm_rows_ and the head's own in its gradient.
 LossSums Decoder::head(bool training, double scale, bool first) {
   const int64_t count = rows();

@@ -32,6 +32,63 @@ describeShared('greedy generation', () => {
   })
 })
 
+describeShared('batched generation', () => {
+  it('gives what one after the other gives, whatever the number at once', async () => {
+    for (const batchSize of [1, 7, 32]) {
+      const model = await loadModel(shared('models/stories260K'), { precision: 'float32', threads: 2, batchSize })
+      try {
+        const plain = golden.filter(({ repetitionPenalty }) => repetitionPenalty === undefined)
+        const completions = await model.generateAll(
+          plain.map(({ prompt }) => prompt),
+          { maxNewTokens: 64 },
+        )
+        for (const [index, { tokens, prompt }] of plain.entries())
+          assert.deepEqual([...completions[index]!.tokens], tokens, `${batchSize} at once: ${prompt}`)
+      } finally {
+        model.close()
+      }
+    }
+  })
+})
+
+describe('generation of several', () => {
+  let model: Model
+  const prompts = ['Once', 'Tell me about a dog.', 'The moon', 'Why?', 'Tea'].map((content): Message[] => [
+    { role: 'user', content },
+  ])
+  const options = { maxNewTokens: 30, temperature: 0.8, topK: 30, stop: ['e'] }
+  before(async () => {
+    model = await loadModel(base, { maxContext: 128, threads: 2, batchSize: 3, precision: 'float32' })
+  })
+  after(() => model.close())
+
+  it('ends each answer by itself, and keeps their order', async () => {
+    const all = await model.generateAll(prompts, options)
+    for (const [index, prompt] of prompts.entries()) assert.deepEqual(all[index], await model.generate(prompt, options))
+    assert.ok(new Set(all.map(({ tokens }) => tokens.length)).size > 1)
+    assert.deepEqual(await model.generateAll([]), [])
+  })
+
+  it('ends with its signal, names the prompt that is refused, and leaves the model free', async () => {
+    const reason = new Error('enough')
+    const abort = new AbortController()
+    setTimeout(() => abort.abort(reason), 20)
+    await assert.rejects(
+      model.generateAll(Array(50).fill(prompts[0]), { maxNewTokens: 100, signal: abort.signal }),
+      reason,
+    )
+    const long = 'word '.repeat(200)
+    await assert.rejects(model.generateAll(['Once', long]), {
+      code: 'ERR_CONTEXT_FULL',
+      message: /^prompts\[1\]: the prompt has/,
+    })
+    await assert.rejects(model.generateAll([], { onToken: () => {} } as object), { code: 'ERR_UNKNOWN_OPTION' })
+    const running = model.generateAll(prompts, options)
+    await assert.rejects(model.generate('Once'), { code: 'ERR_BUSY' })
+    await running
+  })
+})
+
 describe('generation', () => {
   let model: Model
   const question: Message[] = [{ role: 'user', content: 'Tell me about a dog.' }]

@@ -92,6 +92,56 @@ describe('decoder', () => {
       }
     })
 
+    it(`decodes several sequences beside each other as if each were alone: ${name}`, async () => {
+      for (const backend of ['reference', 'cpu'] as const) {
+        const options = engineOptions(backend, 'float32', {
+          spec,
+          training: false,
+          cacheTokens: 32,
+          cacheSequences: 11,
+          maxTokens: 12,
+          maxSupervised: 11,
+          maxSequences: 11,
+        })
+        const cached = await randomEngine(options)
+        const whole = await randomEngine({ ...options, maxTokens: 64, maxSupervised: 64 })
+        const vocab = spec.vocabSize
+        const texts = Array.from({ length: 11 }, (_, slot) =>
+          randomBatch([20]).tokens.map((id) => (id * (slot + 2)) % vocab),
+        )
+        const done = new Int32Array(11)
+        /** Continues the sequences in `slots` by so many tokens each, and compares the logits after the last. */
+        const extend = async (slots: number[], counts: number[]) => {
+          const starts = slots.map((slot) => done[slot]!)
+          const ends = slots.map((_, i) => starts[i]! + counts[i]!)
+          const pieces = slots.map((slot, i) => [...texts[slot]!.slice(starts[i], ends[i])])
+          let total = 0
+          const logits = await cached.extendAll({
+            tokens: Int32Array.from(pieces.flat()),
+            cuSeqlens: Int32Array.from([0, ...counts.map((count) => (total += count))]),
+            slots: Int32Array.from(slots),
+            positions: Int32Array.from(starts),
+          })
+          for (const [i, slot] of slots.entries()) {
+            done[slot] = ends[i]!
+            const batch = { ...randomBatch([ends[i]!]), tokens: texts[slot]!.slice(0, ends[i]) }
+            const expected = (await whole.logits(batch)).subarray((ends[i]! - 1) * vocab)
+            const error = distance(logits.subarray(i * vocab, (i + 1) * vocab), expected)
+            assert.ok(error < 1e-5, `${backend}, sequence ${slot}, ${ends[i]} tokens: ${error}`)
+          }
+        }
+        // Prompts beside tokens, more than fit a micro-batch, all at once, and out of order.
+        await extend([3, 0], [5, 4])
+        await extend([7], [14])
+        await extend([1, 3, 2], [8, 1, 9])
+        await extend([10, 9, 8, 6, 5, 4], [2, 2, 2, 2, 2, 1])
+        for (let step = 0; step < 2; step++) await extend([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10], Array(11).fill(1))
+        await extend([7, 3], [1, 10])
+        cached.close()
+        whole.close()
+      }
+    })
+
     it(`recomputation changes no bit: ${name}`, async () => {
       for (const backend of ['reference', 'cpu'] as const) {
         const batch = randomBatch([12, 1, 8])
@@ -122,6 +172,24 @@ describe('decoder', () => {
       engine.close()
     })
   }
+
+  it('refuses sequences that its cache has not, or has twice', async () => {
+    const changes = { training: false, cacheTokens: 32, cacheSequences: 3, maxSequences: 3, maxSupervised: 3 }
+    const engine = await randomEngine(engineOptions('cpu', 'float32', changes))
+    const extend = (slots: number[], positions: number[], cuSeqlens = [0, 1, 2]) =>
+      engine.extendAll({
+        tokens: Int32Array.of(1, 2),
+        cuSeqlens: Int32Array.from(cuSeqlens),
+        slots: Int32Array.from(slots),
+        positions: Int32Array.from(positions),
+      })
+    await assert.rejects(extend([1, 1], [0, 0]), { code: 'ERR_INVALID_BATCH' })
+    await assert.rejects(extend([1, 3], [0, 0]), { code: 'ERR_INVALID_BATCH' })
+    await assert.rejects(extend([1, 2], [0, 32]), { code: 'ERR_CONTEXT_FULL' })
+    assert.throws(() => extend([1, 2], [0, 0], [0, 2, 1]), { code: 'ERR_INVALID_ARGUMENT' })
+    assert.throws(() => extend([1, 2], [0]), { code: 'ERR_INVALID_ARGUMENT' })
+    engine.close()
+  })
 
   it('a micro-batch without loss leaves no gradient, and adds none', async () => {
     const engine = await randomEngine(engineOptions('cpu', 'float32'))
