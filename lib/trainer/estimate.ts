@@ -104,8 +104,10 @@ function layerOf(name: string, layers: number): number {
 
 /** Multiply-adds of forward and backward, up to a common factor. */
 function operations(spec: DecoderSpec, tokens: number, share: number, length: number): number {
-  const attention = spec.heads * spec.headDim * length
-  return tokens * (spec.layers * (layerParameters(spec) + attention) + share * spec.vocabSize * spec.hiddenSize)
+  // Twice the keys that a token sees on average.
+  const seen = spec.layerWindows.reduce((sum, window) => sum + (window > 0 ? Math.min(length, 2 * window) : length), 0)
+  const layers = spec.layers * layerParameters(spec) + spec.heads * spec.headDim * seen
+  return tokens * (layers + share * spec.vocabSize * spec.hiddenSize)
 }
 
 function layerParameters({ hiddenSize, heads, kvHeads, headDim, intermediateSize, mlp }: DecoderSpec): number {

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import type { AdapterModule, AdapterOptions, EngineOptions, NativeEngine } from '../../lib/native/addon.ts'
 import { addon } from '../../lib/native/load.ts'
 import { distance, engineOptions, randomBatch, smallSpec, weightSum } from './models.ts'
+import { shapes } from './shapes.ts'
 
 const projections = ['attention.q', 'attention.k', 'attention.v', 'attention.o', 'mlp.gate', 'mlp.up', 'mlp.down']
 
@@ -37,6 +38,21 @@ const cases: Record<string, { adapters: AdapterOptions; spec?: object }> = {
   'LoRA of fused modules': { adapters: { modules: fused(3), dora: false, dropout: 0 } },
   DoRA: { adapters: { modules: everywhere(3), dora: true, dropout: 0 }, spec: biased },
   'DoRA with dropout': { adapters: { modules: everywhere(3), dora: true, dropout: 0.3 }, spec: biased },
+  'DoRA beside norms on both sides and of each head': {
+    adapters: { modules: everywhere(3), dora: true, dropout: 0 },
+    spec: shapes['Gemma 3: two rotary tables']!,
+  },
+  'LoRA of MLPs without gates, in a parallel residual': {
+    adapters: {
+      modules: everywhere(
+        3,
+        projections.filter((name) => name !== 'mlp.gate'),
+      ),
+      dora: false,
+      dropout: 0.3,
+    },
+    spec: shapes['Phi: parallel residual, a bias on the head']!,
+  },
   'DoRA of fused modules': { adapters: { modules: fused(3), dora: true, dropout: 0 }, spec: biased },
 }
 
