@@ -29,8 +29,8 @@ class Nf4Memory {
 };
 
 // One matrix as its values arrive, in pieces of any size and order: a block is quantised once it is complete, and the
-// scales, which are quantised together, once all blocks are. Holds the absmax of every block until then (a sixteenth of
-// a float per value), and the values of blocks that are not complete.
+// scales, which are quantised together, once all blocks are. Holds the absmax of every block until then, one float for
+// 64 values, and the values of blocks that are not complete.
 class Nf4Filling {
  public:
   explicit Nf4Filling(const Nf4Matrix& matrix);
@@ -54,6 +54,20 @@ class Nf4Filling {
   std::vector<bool> written_;
   int64_t missing_;  // blocks
   std::map<int64_t, Partial> partial_;
+};
+
+// Memory of one matrix outside the arena: to quantise weights that are kept as floats.
+class Nf4Memory {
+ public:
+  Nf4Memory(Backend& backend, int64_t rows, int64_t cols, bool doubled);
+  Nf4Memory(const Nf4Memory&) = delete;
+  ~Nf4Memory() { backend_.release(memory_); }
+  const Nf4Matrix& matrix() const { return matrix_; }
+
+ private:
+  Backend& backend_;
+  Nf4Matrix matrix_;
+  void* memory_ = nullptr;
 };
 
 // values[count] from element `offset` on, as matmuls read them.

@@ -66,6 +66,7 @@ describe('the options', () => {
       train: [],
       freeze: [],
       parameterGroups: [],
+      doubleQuantization: true,
       precision: 'auto',
       device: 'auto',
       threads: 0,
@@ -202,6 +203,7 @@ describe('an unknown option', () => {
     [{ Epochs: 1 }, /did you mean epochs\?/],
     [{ warmup_ratio: 1 }, /did you mean warmupRatio\?/],
     [{ tokenizer: 'x' }, /did you mean model\.tokenizer\?/],
+    [{ load_in_4bit: true }, /did you mean quantization: 'nf4'\?/],
     [
       { data: { train: 'x', evalFration: 0.1 } },
       /^option data\.evalFration is unknown; did you mean data\.evalFraction\?$/,
