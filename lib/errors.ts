@@ -40,6 +40,7 @@
  * - `ERR_TENSOR_MISSING`, `ERR_TENSOR_SHAPE`, `ERR_TENSOR_DTYPE`: tensors that do not fit the config
  * - `ERR_INVALID_WEIGHTS`: values that are not finite, where they are to be quantised
  * - `ERR_VOCAB_TOO_SMALL`: a tokenizer larger than the embedding
+ * - `ERR_ADAPTER_CONFIG`, `ERR_ADAPTER_BASE`: an adapter of another kind or model, or whose base is not found
  * - `ERR_OUTPUT_NOT_WRITABLE`, `ERR_OUTPUT_FULL`, `ERR_OUTPUT_IS_SOURCE`, `ERR_OUTPUT_FOREIGN`, `ERR_OUTPUT_BUSY`: the output
  *   folder; `ERR_OUTPUT_EXISTS`: an output file that would be replaced
  *

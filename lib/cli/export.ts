@@ -1,6 +1,7 @@
-/** `tunesmith export CHECKPOINT --format gguf` */
+/** `tunesmith export CHECKPOINT --format gguf`, and `tunesmith export --merge ADAPTER` */
 import type { GgufType } from '../checkpoint/gguf/encode.ts'
 import { type Command, exitCode, onlyPositional, readArguments, type Streams, usage } from './command.ts'
+import { mergeHelp, runMerge } from './merge.ts'
 import { warningLine } from './progress-lines.ts'
 
 const help = `usage: tunesmith export CHECKPOINT --format gguf [options]
@@ -17,11 +18,14 @@ stop tokens. Beside it goes a Modelfile for \`ollama create NAME -f FILE.Modelfi
   --json                  one JSON object at the end: file, bytes, modelfile, warnings
 
 Example: tunesmith export ./assistant --format gguf --type q8_0
-`
+
+${mergeHelp}`
 
 const types = ['f32', 'f16', 'bf16', 'q8_0'] as const satisfies readonly GgufType[]
 
-async function run(args: string[], { stdout, stderr }: Streams): Promise<number> {
+async function run(args: string[], streams: Streams): Promise<number> {
+  if (args.some((arg) => arg === '--merge' || arg.startsWith('--merge='))) return runMerge(args, streams)
+  const { stdout, stderr } = streams
   const { values, positionals } = readArguments(args, {
     format: { type: 'string' },
     type: { type: 'string', default: 'f16' },
@@ -59,4 +63,8 @@ async function run(args: string[], { stdout, stderr }: Streams): Promise<number>
   }
 }
 
-export const exportCommand: Command = { summary: 'write a checkpoint as GGUF for llama.cpp and Ollama', help, run }
+export const exportCommand: Command = {
+  summary: 'write a checkpoint as GGUF for llama.cpp and Ollama, or merge an adapter into its base',
+  help,
+  run,
+}

@@ -60,7 +60,7 @@ function newAdapter(given: LoraOptions, model: ModelDescription, folder: string 
       'option adapter needs a checkpoint as model: an adapter of random weights belongs to nothing that could be loaded again',
     )
   }
-  const modules = adaptedModules(settings, modelModules(model.family.parameters(model.spec)))
+  const modules = adaptedModules(settings, modelModules(model))
   return { settings, modules, base: baseName(folder), stored: undefined }
 }
 

@@ -230,7 +230,7 @@ describe('an unknown option', () => {
       assert.match(error.message, message)
     })
 
-  for (const key of ['checkpointEvery', 'keepLast', 'keepBest', 'earlyStopping', 'resume', 'adapter'])
+  for (const key of ['checkpointEvery', 'keepLast', 'keepBest', 'earlyStopping', 'resume'])
     it(`${key} of a later version is refused, not ignored`, () => {
       const error = refusal({ [key]: true })
       assert.equal(error.code, 'ERR_UNKNOWN_OPTION')

@@ -127,7 +127,7 @@ describe('parity of adapters with PEFT', () => {
           const values = await readParameters(engine)
           for (const { name: native, tensor } of adapterTensors(adapter)) {
             const error = relativeError(values.get(native)!, golden.get(`last.${tensor}`)!)
-            assert.ok(error < 1e-3, `${tensor} after the last step: ${error}`)
+            assert.ok(error < 1e-4, `${tensor} after the last step: ${error}`)
           }
           assert.deepEqual(await readBase(engine), base)
           assert.ok(checkpoint.spec.attentionBias)

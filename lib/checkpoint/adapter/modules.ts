@@ -6,11 +6,12 @@ import { TunesmithError } from '../../errors.ts'
 import type { AdapterModule } from '../../native/addon.ts'
 import { closest } from '../../trainer/option-names.ts'
 import type { ParameterSource } from '../families/family.ts'
+import type { ModelDescription } from '../open.ts'
 import type { AdapterSettings } from './settings.ts'
 
 /** One linear module of the checkpoint's code; several projections here where it is fused there. */
 export interface ModelModule {
-  /** Its tensor's name without `.weight`, e.g. `model.layers.0.self_attn.q_proj`. */
+  /** Its name in Transformers, e.g. `model.layers.0.self_attn.q_proj`. */
   name: string
   /** Native name of its adapter, e.g. `layers.0.attention.q`. */
   native: string
@@ -36,13 +37,13 @@ export interface AdaptedModule extends ModelModule {
 const projection = /^layers\.\d+\.(attention\.[qkvo]|mlp\.(gate|up|down))\.weight$/
 
 /** Every module of the layers, in their order. The head is none of them. */
-export function modelModules(sources: readonly ParameterSource[]): ModelModule[] {
+export function modelModules({ family, spec }: Pick<ModelDescription, 'family' | 'spec'>): ModelModule[] {
   const groups = new Map<string, ParameterSource[]>()
-  for (const source of sources) {
+  for (const source of family.parameters(spec)) {
     if (!projection.test(source.name)) continue
     groups.set(source.tensor, [...(groups.get(source.tensor) ?? []), source])
   }
-  return [...groups].map(([tensor, parts]) => moduleOf(tensor, parts))
+  return [...groups].map(([tensor, parts]) => moduleOf(family.moduleName?.(tensor) ?? tensor, parts))
 }
 
 function moduleOf(tensor: string, sources: readonly ParameterSource[]): ModelModule {

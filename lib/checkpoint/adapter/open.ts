@@ -44,7 +44,7 @@ export async function openAdapter(
     const name = tensor.name.replace(/\.lora_magnitude_vector\.weight$/, '.lora_magnitude_vector')
     tensors.set(name, { ...tensor, name, file, position: header.dataStart + tensor.begin })
   }
-  const modules = modelModules(model.family.parameters(model.spec))
+  const modules = modelModules(model)
     .filter(({ name }) => tensors.has(`base_model.model.${name}.lora_A.weight`))
     .map((module) => withRank(module, settings))
   const adapter: Adapter = { settings, modules, base, stored: { folder: resolve(folder), config: raw, tensors } }

@@ -50,6 +50,8 @@ export interface ModelFamily {
   derivedTensors: RegExp
   /** Tensors of parts that text does not pass through: not loaded, and saved again as they are. */
   carried?: RegExp
+  /** What Transformers calls a module whose tensor has another name in the file; adapters go by it. */
+  moduleName?(tensor: string): string
   /** @throws ERR_INVALID_CONFIG, ERR_UNSUPPORTED_CONFIG, ERR_UNSUPPORTED_ROPE */
   read(reader: ConfigReader): FamilyReading
   /** Every parameter the spec has, with tied ones once. */

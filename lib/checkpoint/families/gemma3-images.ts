@@ -13,6 +13,7 @@ export const gemma3Images: ModelFamily = {
   embeddingTensor: 'language_model.model.embed_tokens.weight',
   basePrefix: 'language_model.model.',
   derivedTensors: /\.rotary_emb\.inv_freq$/,
+  moduleName: (tensor) => tensor.replace(/^language_model\.model\./, 'model.language_model.'),
   carried: /^(vision_tower|multi_modal_projector)\./,
   read,
   parameters: (spec) =>
