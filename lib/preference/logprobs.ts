@@ -175,7 +175,7 @@ function boundaryWarnings(pairs: readonly PreferencePair[], tokenized: readonly 
   if (first < 0) return []
   const count = tokenized.reduce((sum, { straddling }) => sum + straddling, 0)
   const message =
-    `${count} answers change how their prompt is encoded, first in ${place(pairs[first]!.source)}: a token reaches over the ` +
+    `${count} of the answers ${count === 1 ? 'changes' : 'change'} how the prompt is encoded, first in ${place(pairs[first]!.source)}: a token reaches over the ` +
     'boundary. They are counted as TRL counts them, from as many tokens as the prompt has alone.'
   return [{ code: 'WARN_PROMPT_BOUNDARY', message }]
 }
