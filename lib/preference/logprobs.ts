@@ -1,4 +1,5 @@
 /** Reference log-probabilities for preference training: what TRL's DPOTrainer computes before its first step. */
+import { checkGenerationPrompt } from '../chat/generation-prompt.ts'
 import type { Checkpoint } from '../checkpoint/open.ts'
 import { place } from '../data/source.ts'
 import { TunesmithError, type Warning } from '../errors.ts'
@@ -98,6 +99,8 @@ async function run(options: LogProbOptions, file: OutputFile | undefined): Promi
   const { tokenizer, template, fallback } = open
   const pairs = await readPairs(options.pairs)
   const chat = typeof pairs[0]!.prompt !== 'string'
+  // Without one its text would count as the answer's.
+  if (chat) checkGenerationPrompt(template)
   const settings = {
     tokenizer,
     template,
