@@ -4,6 +4,7 @@
  */
 import type { Message, ToolCall } from '../data/conversation.ts'
 import { parseExactJson } from '../data/exact-json.ts'
+import { JinjaTemplate } from './jinja.ts'
 import type { ChatTemplate } from './template.ts'
 
 /** Calls as JSON objects, one after each `open`, or a list of them after one. */
@@ -14,6 +15,8 @@ export interface CallFormat {
   close: string
   /** `arguments`, or `parameters` (Llama 3). */
   argumentsKey: string
+  /** The template wants the arguments of its messages as JSON text, not as objects. */
+  argumentsAsText: boolean
 }
 
 /** What a model said, taken apart. */
@@ -23,6 +26,8 @@ export interface ParsedCalls {
   calls: ToolCall[]
 }
 
+/** JSON as templates write it, numbers as they were spelt. */
+const TO_JSON = new JinjaTemplate('{{ value | tojson }}', new Date(0))
 const NAME = 'zwei_vier'
 const KEY = 'acht'
 const VALUE = 'Zehn'
@@ -40,11 +45,12 @@ const TOOL = {
 /** The format of `template`; undefined where it writes no calls, or not as JSON objects with a name and arguments. */
 export function callFormat(template: ChatTemplate): CallFormat | undefined {
   const opening = turnOpening(template)
-  for (const given of [{ [KEY]: VALUE }, JSON.stringify({ [KEY]: VALUE })])
+  for (const argumentsAsText of [false, true])
     for (const content of ['', null]) {
-      const turn = renderCall(template, given, content)
+      const given = { [KEY]: VALUE }
+      const turn = renderCall(template, argumentsAsText ? JSON.stringify(given) : given, content)
       const format = turn === undefined ? undefined : formatOf(without(opening, turn), template)
-      if (format) return format
+      if (format) return { ...format, argumentsAsText }
     }
   return undefined
 }
@@ -76,7 +82,7 @@ function renderTurn(template: ChatTemplate, turn: Omit<Message, 'role'>): string
   }
 }
 
-function formatOf(turn: string, template: ChatTemplate): CallFormat | undefined {
+function formatOf(turn: string, template: ChatTemplate): Omit<CallFormat, 'argumentsAsText'> | undefined {
   const name = turn.indexOf(NAME)
   for (let start = 0; start < name; start++) {
     const end = jsonEnd(turn, start)
@@ -145,14 +151,15 @@ export function parseCalls(
   return calls.length === 0 ? undefined : { content: content === '' ? null : content, calls }
 }
 
-function toolCall(value: unknown, { argumentsKey }: CallFormat, number: number): ToolCall | undefined {
+function toolCall(value: unknown, { argumentsKey, argumentsAsText }: CallFormat, number: number): ToolCall | undefined {
   if (!isObject(value) || typeof value.name !== 'string') return undefined
   const given = value[argumentsKey]
   // Some models write the arguments as JSON text, as chat APIs have them.
   const args = typeof given === 'string' ? parsed(given) : given
   if (!isObject(args)) return undefined
   const id = typeof value.id === 'string' ? value.id : `call${String(number).padStart(5, '0')}`
-  return { id, type: 'function', function: { name: value.name, arguments: args } }
+  const written = argumentsAsText ? TO_JSON.render({ value: args }, false) : args
+  return { id, type: 'function', function: { name: value.name, arguments: written } }
 }
 
 function toolNames(tools: readonly unknown[]): Set<unknown> {

@@ -1,9 +1,21 @@
 /** Whether a template writes what stands before an answer when it is asked for one. */
 import type { Message } from '../data/conversation.ts'
+import { TunesmithError } from '../errors.ts'
 import type { ChatTemplate } from './template.ts'
 
 const USER: Message = { role: 'user', content: 'Zwei' }
 const REPLY = 'Vier'
+
+/** @throws TunesmithError `ERR_TEMPLATE` where it does not */
+export function checkGenerationPrompt(template: ChatTemplate): void {
+  const missing = missingGenerationPrompt(template)
+  if (missing === undefined) return
+  throw new TunesmithError(
+    'ERR_TEMPLATE',
+    `the chat template has no generation prompt: it does not write ${JSON.stringify(missing)} before an answer when it is ` +
+      'asked for one, so the model would have to. Add it to the template where add_generation_prompt is true, or use another chatTemplate',
+  )
+}
 
 /**
  * What a model would have to write itself before its answer, because the template leaves it out of the prompt; undefined

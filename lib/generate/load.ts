@@ -1,15 +1,7 @@
 /** Loading a checkpoint to generate with. */
-import { chooseTemplate } from '../chat/template.ts'
-import { Tokenizer } from '../chat/tokenizer.ts'
-import { engineAdapters } from '../checkpoint/adapter/adapter.ts'
-import { type OpenModel, openModel } from '../checkpoint/adapter/open-model.ts'
-import { loadAdapter } from '../checkpoint/adapter/weights.ts'
-import { loadParameters } from '../checkpoint/load.ts'
-import { checkVocabulary } from '../checkpoint/open.ts'
-import type { BackendName, NativeEngine } from '../native/addon.ts'
+import type { BackendName } from '../native/addon.ts'
 import { asTunesmithError } from '../native/error.ts'
-import { addon } from '../native/load.ts'
-import { chooseDevice, type Device } from '../trainer/device.ts'
+import { openInference, startEngine } from './inference.ts'
 import { Model } from './model.ts'
 import { checkLoadOptions } from './options.ts'
 
@@ -37,60 +29,28 @@ const prefillTokens = 512
  * Loads a Hugging Face folder, or a model of the hub (`org/name[@revision]`) where no such folder exists, for generation.
  * An adapter in PEFT's format is loaded beside its base.
  *
- * @throws TunesmithError `ERR_UNKNOWN_OPTION`, `ERR_INVALID_OPTION`; the errors of openModel, Tokenizer.load, chooseTemplate and chooseDevice
+ * @throws TunesmithError `ERR_UNKNOWN_OPTION`, `ERR_INVALID_OPTION`; the errors of openInference
  */
 export async function loadModel(folder: string, options: LoadModelOptions = {}): Promise<Model> {
   checkLoadOptions(options)
   const { device = 'auto', precision = 'auto', threads = 0, chatTemplate = 'model', batchSize = 1 } = options
-  const open = await openModel(folder)
-  const { checkpoint, adapter, tokenizerFolder } = open
-  const tokenizer = await Tokenizer.load(tokenizerFolder)
-  checkVocabulary(checkpoint.spec, tokenizer.vocabSize)
-  const { template, fallback } = await chooseTemplate(chatTemplate, tokenizer)
-  const chosen = chooseDevice(addon(), { device, precision, threads })
+  const open = await openInference(folder, { device, precision, threads, chatTemplate })
+  const { checkpoint, adapter } = open.model
   const { maxPositions } = checkpoint.spec
   const maxContext = Math.min(options.maxContext ?? defaultContext, maxPositions)
-  let engine: NativeEngine | undefined
   try {
-    engine = openEngine(open, chosen, maxContext, batchSize)
-    const warnings = [...open.warnings, ...(await loadParameters(checkpoint, engine)), ...chosen.warnings]
-    if (adapter) await loadAdapter(adapter, engine)
-    if (fallback !== undefined) warnings.push({ code: 'WARN_TEMPLATE_FALLBACK', message: fallback })
-    const parts = {
-      folder: adapter?.stored?.folder ?? checkpoint.folder,
-      device: chosen,
-      tokenizer,
-      template,
-      maxContext,
-      batchSize,
-      warnings,
-    }
+    const { engine, warnings } = await startEngine(open, {
+      maxPositions: maxContext,
+      maxTokens: Math.max(Math.min(prefillTokens, maxContext), batchSize),
+      maxSupervised: batchSize,
+      maxSequences: batchSize,
+      cacheTokens: maxContext,
+      cacheSequences: batchSize,
+    })
+    if (open.fallback !== undefined) warnings.push({ code: 'WARN_TEMPLATE_FALLBACK', message: open.fallback })
+    const parts = { ...open, folder: adapter?.stored?.folder ?? checkpoint.folder, maxContext, batchSize, warnings }
     return new Model(parts, engine, maxPositions)
   } catch (error) {
-    engine?.close()
     throw asTunesmithError(error)
   }
-}
-
-function openEngine(
-  { checkpoint, adapter }: OpenModel,
-  { backend, compute, threads }: Device,
-  maxContext: number,
-  batchSize: number,
-): NativeEngine {
-  return new (addon().Engine)({
-    backend,
-    compute,
-    threads,
-    spec: { ...checkpoint.spec, maxPositions: maxContext },
-    ...(adapter && { adapters: engineAdapters(adapter) }),
-    training: false,
-    optimizer: 'sgd',
-    recompute: false,
-    maxTokens: Math.max(Math.min(prefillTokens, maxContext), batchSize),
-    maxSupervised: batchSize,
-    maxSequences: batchSize,
-    cacheTokens: maxContext,
-    cacheSequences: batchSize,
-  })
 }

@@ -1,5 +1,5 @@
 /** From what a user gives to the token ids of a prompt. */
-import { missingGenerationPrompt } from '../chat/generation-prompt.ts'
+import { checkGenerationPrompt } from '../chat/generation-prompt.ts'
 import type { ChatTemplate } from '../chat/template.ts'
 import type { Tokenizer } from '../chat/tokenizer.ts'
 import type { Message } from '../data/conversation.ts'
@@ -38,14 +38,7 @@ export async function encodeText(text: string, tokenizer: Tokenizer): Promise<In
 function renderPrompt(prompt: readonly Message[], template: ChatTemplate, tools?: readonly unknown[]): string {
   const messages = checkMessages(prompt)
   const known = checked(() => readTools(tools))
-  const missing = missingGenerationPrompt(template)
-  if (missing !== undefined) {
-    throw new TunesmithError(
-      'ERR_TEMPLATE',
-      `the chat template has no generation prompt: it does not write ${JSON.stringify(missing)} before an answer when it is ` +
-        'asked for one, so the model would have to. Add it to the template where add_generation_prompt is true, or use another chatTemplate',
-    )
-  }
+  checkGenerationPrompt(template)
   let text: string
   try {
     text = template.render(messages, { tools: known, addGenerationPrompt: true })

@@ -1,24 +1,20 @@
 /** Reference log-probabilities for preference training: what TRL's DPOTrainer computes before its first step. */
-import { chooseTemplate } from '../chat/template.ts'
-import { Tokenizer } from '../chat/tokenizer.ts'
-import { loadParameters } from '../checkpoint/load.ts'
-import { type Checkpoint, checkVocabulary, openCheckpoint } from '../checkpoint/open.ts'
+import { checkGenerationPrompt } from '../chat/generation-prompt.ts'
+import type { Checkpoint } from '../checkpoint/open.ts'
 import { place } from '../data/source.ts'
 import { TunesmithError, type Warning } from '../errors.ts'
-import { localModel } from '../hub/local.ts'
-import type { BackendName, NativeEngine } from '../native/addon.ts'
+import { openInference, startEngine } from '../generate/inference.ts'
+import type { BackendName } from '../native/addon.ts'
 import { asTunesmithError } from '../native/error.ts'
-import { addon } from '../native/load.ts'
-import { chooseDevice, type Device } from '../trainer/device.ts'
 import { checkLogProbOptions } from './options.ts'
 import { OutputFile, type ScoredRow } from './output.ts'
 import type { PreferencePair } from './pair.ts'
 import { readPairs } from './read.ts'
-import { type PairLogProbs, type ScoreLimits, scoreLimits, scorePairs } from './score.ts'
+import { type PairLogProbs, scoreLimits, scorePairs } from './score.ts'
 import { type TokenizedPair, tokenizePairs } from './tokenize.ts'
 
 export interface LogProbOptions {
-  /** A Hugging Face folder, or a model of the hub. */
+  /** A Hugging Face folder, a model of the hub, or an adapter in PEFT's format. */
   model: string
   /**
    * Data files (path or glob; JSONL, JSON, CSV, Parquet), or rows: `chosen` and `rejected`, both texts or both lists of
@@ -94,21 +90,21 @@ export async function logProbabilities(options: LogProbOptions): Promise<LogProb
 
 async function run(options: LogProbOptions, file: OutputFile | undefined): Promise<Omit<LogProbResult, 'output'>> {
   const { microBatchTokens = 8192, threads = 0, signal, onProgress } = options
-  const checkpoint = await openCheckpoint(await localModel(options.model))
-  const tokenizer = await Tokenizer.load(checkpoint.folder)
-  checkVocabulary(checkpoint.spec, tokenizer.vocabSize)
-  const { template, fallback } = await chooseTemplate(options.chatTemplate ?? 'model', tokenizer)
-  const device = chooseDevice(addon(), {
+  const open = await openInference(options.model, {
     device: options.device ?? 'auto',
     precision: options.precision ?? 'float32',
     threads,
+    chatTemplate: options.chatTemplate ?? 'model',
   })
+  const { tokenizer, template, fallback } = open
   const pairs = await readPairs(options.pairs)
   const chat = typeof pairs[0]!.prompt !== 'string'
+  // Without one its text would count as the answer's.
+  if (chat) checkGenerationPrompt(template)
   const settings = {
     tokenizer,
     template,
-    maxLength: maxLengthOf(options, checkpoint),
+    maxLength: maxLengthOf(options, open.model.checkpoint),
     cuts: options.maxLength !== undefined,
   }
   const tokenized: TokenizedPair[] = []
@@ -116,12 +112,13 @@ async function run(options: LogProbOptions, file: OutputFile | undefined): Promi
     signal?.throwIfAborted()
     tokenized.push(...(await tokenizePairs(pairs.slice(start, start + CHUNK), settings)))
   }
-  const engine = openEngine(checkpoint, device, scoreLimits(tokenized, microBatchTokens), tokenized)
+  const longest = tokenized.reduce((most, { chosen, rejected }) => Math.max(most, chosen.length, rejected.length), 0)
+  const sizes = { ...scoreLimits(tokenized, microBatchTokens), maxPositions: longest, cacheTokens: 0 }
+  const { engine, warnings } = await startEngine(open, sizes, signal)
   const cancel = () => engine.cancel()
   signal?.addEventListener('abort', cancel, { once: true })
   try {
-    const loaded = await loadParameters(checkpoint, engine, { signal })
-    const warnings = [...checkpoint.warnings, ...loaded, ...device.warnings, ...boundaryWarnings(pairs, tokenized)]
+    warnings.push(...boundaryWarnings(pairs, tokenized))
     if (chat && fallback !== undefined) warnings.push({ code: 'WARN_TEMPLATE_FALLBACK', message: fallback })
     const scores: PairLogProbs[] = []
     for await (const score of scorePairs(engine, tokenized, microBatchTokens)) {
@@ -148,34 +145,12 @@ function maxLengthOf({ maxLength }: LogProbOptions, { spec }: Checkpoint): numbe
   )
 }
 
-function openEngine(
-  { spec }: Checkpoint,
-  { backend, compute, threads }: Device,
-  { tokens, supervised, sequences }: ScoreLimits,
-  pairs: readonly TokenizedPair[],
-): NativeEngine {
-  const longest = pairs.reduce((most, { chosen, rejected }) => Math.max(most, chosen.length, rejected.length), 0)
-  return new (addon().Engine)({
-    backend,
-    compute,
-    threads,
-    spec: { ...spec, maxPositions: longest },
-    training: false,
-    optimizer: 'sgd',
-    recompute: false,
-    maxTokens: tokens,
-    maxSupervised: supervised,
-    maxSequences: sequences,
-    cacheTokens: 0,
-  })
-}
-
 function boundaryWarnings(pairs: readonly PreferencePair[], tokenized: readonly TokenizedPair[]): Warning[] {
   const first = tokenized.findIndex(({ straddling }) => straddling > 0)
   if (first < 0) return []
   const count = tokenized.reduce((sum, { straddling }) => sum + straddling, 0)
   const message =
-    `${count} answers change how their prompt is encoded, first in ${place(pairs[first]!.source)}: a token reaches over the ` +
+    `${count} of the answers ${count === 1 ? 'changes' : 'change'} how the prompt is encoded, first in ${place(pairs[first]!.source)}: a token reaches over the ` +
     'boundary. They are counted as TRL counts them, from as many tokens as the prompt has alone.'
   return [{ code: 'WARN_PROMPT_BOUNDARY', message }]
 }

@@ -15,20 +15,14 @@ export interface PairLogProbs {
 }
 
 /** What the largest micro-batch needs. */
-export interface ScoreLimits {
-  tokens: number
-  supervised: number
-  sequences: number
-}
-
-export function scoreLimits(pairs: readonly TokenizedPair[], microBatchTokens: number): ScoreLimits {
-  const limits = { tokens: 0, supervised: 0, sequences: 0 }
+export function scoreLimits(pairs: readonly TokenizedPair[], microBatchTokens: number) {
+  const limits = { maxTokens: 0, maxSupervised: 0, maxSequences: 0 }
   for (const batch of microBatches(pairs, microBatchTokens)) {
     const tokens = batch.reduce((sum, { ids }) => sum + ids.length, 0)
     const supervised = batch.reduce((sum, { ids, promptTokens }) => sum + ids.length - promptTokens, 0)
-    limits.tokens = Math.max(limits.tokens, tokens)
-    limits.supervised = Math.max(limits.supervised, supervised)
-    limits.sequences = Math.max(limits.sequences, batch.length)
+    limits.maxTokens = Math.max(limits.maxTokens, tokens)
+    limits.maxSupervised = Math.max(limits.maxSupervised, supervised)
+    limits.maxSequences = Math.max(limits.maxSequences, batch.length)
   }
   return limits
 }

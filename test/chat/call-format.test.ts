@@ -38,14 +38,24 @@ describe('tool calls that a model writes', () => {
   after(() => rmSync(folder, { recursive: true }))
 
   const formatOf = (source: string) => callFormat(template(tokenizer, source))
-  const hermes: CallFormat = { open: '<tool_call>', close: '</tool_call>', argumentsKey: 'arguments' }
+  const hermes: CallFormat = {
+    open: '<tool_call>',
+    close: '</tool_call>',
+    argumentsKey: 'arguments',
+    argumentsAsText: false,
+  }
 
   it('have the format of the template', () => {
     assert.deepEqual(formatOf(HERMES), hermes)
-    assert.deepEqual(formatOf(LLAMA), { open: '', close: '', argumentsKey: 'parameters' })
-    assert.deepEqual(formatOf(MISTRAL), { open: '[TOOL_CALLS]', close: '', argumentsKey: 'arguments' })
+    assert.deepEqual(formatOf(LLAMA), { open: '', close: '', argumentsKey: 'parameters', argumentsAsText: false })
+    assert.deepEqual(formatOf(MISTRAL), {
+      open: '[TOOL_CALLS]',
+      close: '',
+      argumentsKey: 'arguments',
+      argumentsAsText: false,
+    })
     const plain = builtinTemplate('plain', tokenizer)
-    assert.deepEqual(formatOf(plain), { open: 'Call:', close: '', argumentsKey: 'arguments' })
+    assert.deepEqual(formatOf(plain), { open: 'Call:', close: '', argumentsKey: 'arguments', argumentsAsText: false })
   })
 
   it('have none where the template knows no calls, or does not write them as JSON', () => {
@@ -78,6 +88,18 @@ describe('tool calls that a model writes', () => {
     }
   })
 
+  it('have arguments as the template wants them, so that the turn can be shown to it again', () => {
+    const source = HERMES.replace('call.function.arguments | tojson', 'call.function.arguments')
+    const chat = template(tokenizer, source)
+    const format = callFormat(chat)!
+    assert.deepEqual(format, { ...hermes, argumentsAsText: true })
+    const said = '<tool_call>\n{"name": "a", "arguments": {"x": 1.0, "y": "ä"}}\n</tool_call>'
+    const { content, calls } = parseCalls(format, said)!
+    assert.equal(calls[0]!.function.arguments, '{"x": 1.0, "y": "ä"}')
+    const user = { role: 'user' as const, content: 'Hi' }
+    assert.ok(chat.render([user, { role: 'assistant', content, tool_calls: calls }]).includes(said))
+  })
+
   it('are numbered on from those of the prompt, and keep an id of their own', () => {
     const said =
       '<tool_call>{"name": "a", "arguments": {}}</tool_call><tool_call>{"id": "x1", "name": "b", "arguments": "{}"}'
@@ -93,7 +115,7 @@ describe('tool calls that a model writes', () => {
   })
 
   it('without an opening text are calls only where they name a tool, and stand alone', () => {
-    const format: CallFormat = { open: '', close: '', argumentsKey: 'parameters' }
+    const format: CallFormat = { open: '', close: '', argumentsKey: 'parameters', argumentsAsText: false }
     const tools = [{ type: 'function', function: { name: 'weather' } }]
     const said = '{"name": "weather", "parameters": {"city": "Graz"}}'
     assert.equal(parseCalls(format, said, tools)?.calls[0]?.function.name, 'weather')

@@ -150,7 +150,10 @@ describeShared('reference log-probabilities', () => {
 
   it('tell of answers that change the encoding of their prompt', async () => {
     const { warnings } = await score({ pairs: golden.cases[0]!.rows })
-    assert.match(warnings.find(({ code }) => code === 'WARN_PROMPT_BOUNDARY')!.message, /^2 answers .* in pairs:3/)
+    assert.match(
+      warnings.find(({ code }) => code === 'WARN_PROMPT_BOUNDARY')!.message,
+      /^2 of the answers change .* in pairs:3/,
+    )
   })
 
   const messages = [{ role: 'user', content: 'Hi' }]
@@ -232,6 +235,14 @@ describeShared('reference log-probabilities', () => {
       const run = score({ output: join(folder, 'out.jsonl'), ...options })
       await assert.rejects(run, code === 'enough' ? { message } : { code, message })
     }
+    const bareTemplate = join(folder, 'bare.jinja')
+    writeFileSync(bareTemplate, "{% for m in messages %}{{ '[' + m.role + ']' + m.content }}{% endfor %}")
+    const chat = [{ prompt: messages, chosen: answer('a'), rejected: answer('b') }]
+    await assert.rejects(score({ pairs: chat, chatTemplate: bareTemplate }), {
+      code: 'ERR_TEMPLATE',
+      message: /has no generation prompt: it does not write "\[assistant\]"/,
+    })
+    await score({ chatTemplate: bareTemplate })
     mkdirSync(join(folder, 'taken.jsonl'))
     await assert.rejects(score({ output: join(folder, 'taken.jsonl') }), {
       code: 'ERR_OUTPUT_EXISTS',

@@ -281,10 +281,7 @@ describe('tunesmith preview', () => {
     for (const command of ['preview', 'plan']) {
       const all = await tunesmithHere([command, config, ...refused])
       assert.equal(all.code, 1)
-      assert.match(
-        all.stderr,
-        /No row is left to train on: of \d rows, \d malformed .*No.*ERR_EMPTY_DATASET/,
-      )
+      assert.match(all.stderr, /No row is left to train on: of \d rows, \d malformed .*No.*ERR_EMPTY_DATASET/)
     }
     assert.equal((await tunesmithHere(['preview', config, '--json', ...set])).code, 1)
   })

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Message, SampleEvent, TrainerOptions } from '../../lib/index.ts'
-import { loadModel, Trainer } from '../../lib/index.ts'
+import { loadModel, logProbabilities, Trainer } from '../../lib/index.ts'
 import { scratchFolder, tinyOptions, train } from './runs.ts'
 
 const question: Message[] = [
@@ -63,6 +63,33 @@ describe('samples during training', () => {
         model.close()
       }
     })
+
+  it('come from an adapter while it trains, which scores and answers as it did then', async () => {
+    const folder = scratchFolder()
+    const model = join(folder, 'base')
+    await train(tinyOptions(folder, { output: model, maxSteps: 1 }))
+    const output = join(folder, 'adapter')
+    const adapter = { type: 'lora' as const, rank: 4, dropout: 0.1 }
+    const { history } = await train(
+      tinyOptions(folder, { model, output, adapter, samples: { ...samples, temperature: 1 } }),
+    )
+    const loaded = await loadModel(output, { precision: 'float32', threads: 2 })
+    const { text } = await loaded.generate(question, { maxNewTokens: 12, temperature: 1 }).finally(() => loaded.close())
+    assert.equal(history.samples.at(-1)!.text, text)
+    assert.notEqual(history.samples[1]!.text, text)
+    const pairs = [
+      {
+        prompt: question,
+        chosen: [{ role: 'assistant', content: 'It is there.' }],
+        rejected: [{ role: 'assistant', content: 'No.' }],
+      },
+    ]
+    const scores = []
+    for (const from of [model, output])
+      scores.push((await logProbabilities({ model: from, pairs, threads: 2 })).pairs[0]!)
+    // What the adapter has learnt to say.
+    assert.ok(scores[1]!.chosen > scores[0]!.chosen + 0.1, `${scores[1]!.chosen} after ${scores[0]!.chosen}`)
+  })
 
   it('take a cache that the plan shows, and that is not there without them', async () => {
     const folder = scratchFolder()
