@@ -52,6 +52,7 @@ export function planTable(plan: TrainingPlan): string {
     ['trained', `${count(plan.trainable)} (${percent(plan.trainable / plan.parameters)})`],
     ...(plan.trainable < plan.parameters ? [['frozen', count(plan.parameters - plan.trainable)] as const] : []),
     ['chat template', plan.template],
+    ...presetLines(plan.preset),
     ['Data'],
     ...formatLines(plan.formats),
     ['rows read', count(data.rows)],
@@ -93,6 +94,13 @@ export function planTable(plan: TrainingPlan): string {
     ...kinds.filter(([, size]) => size > 0).map(([name, size]) => [name, bytes(size)] as const),
     ['total', bytes(memory.total)],
   ])
+}
+
+function presetLines(preset: TrainingPlan['preset']): ([string] | [string, string])[] {
+  if (!preset) return []
+  const sets = Object.entries(preset.sets).map(([key, value]): [string, string] => [key, JSON.stringify(value)])
+  const own = preset.overridden.map((key): [string, string] => [key, "the run's own"])
+  return [['Preset'], [preset.name, preset.source], ...sets, ...own]
 }
 
 /** One line per file, or one per layout where files are many. */

@@ -139,6 +139,8 @@ export interface EngineOptions {
   optimizer: OptimizerRule
   /** What is minimised. Default: cross-entropy. evaluate() always gives that. */
   objective?: Objective
+  /** What a training step does at random; accumulate() wants its seed and number then. Default: nothing. */
+  random?: RandomOptions
   /** What trains, and how; each parameter at most once. Everything else is frozen: no gradient, no optimizer state. Default: all. */
   trainable?: ParameterGroup[]
   /** Absent: no adapters. They train unless `trainable` says otherwise, and then nothing else does. */
@@ -173,6 +175,16 @@ export interface Objective {
   zLoss: number
   /** p · nll instead, with p a constant to the gradient (arXiv 2508.05629); without the other two. */
   dft: boolean
+}
+
+/** Evaluation knows none of these. */
+export interface RandomOptions {
+  /** Uniform noise on the embeddings, ± neftuneAlpha / √(tokens of the conversation · hiddenSize) (arXiv 2310.05914). */
+  neftuneAlpha: number
+  /** Share of the embeddings, positions included, that is dropped, 0 to below 1. */
+  embeddingDropout: number
+  /** Share of what each block adds to the residual stream that is dropped: in the first and in the last layer. */
+  residualDropout: Float64Array
 }
 
 /** Parameters that train alike. */

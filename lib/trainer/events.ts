@@ -8,9 +8,12 @@ import type { DataCounts } from '../batch/prepared.ts'
 import type { Warning } from '../errors.ts'
 import type { Prompt } from '../generate/prompt.ts'
 import type { BackendName, ComputeType, MemoryPlan } from '../native/addon.ts'
+import type { UsedPreset } from './presets.ts'
 
 /** What a run will do, known before its first step. */
 export interface TrainingPlan {
+  /** Present with a preset: its source and what it sets in this run. */
+  preset?: UsedPreset
   /** Numbers in the model, tied ones once. */
   parameters: number
   /** Of those, how many training changes. */

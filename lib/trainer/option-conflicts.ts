@@ -57,6 +57,8 @@ export function conflicts(input: unknown): Problem[] {
   }
   if (given('doubleQuantization') && !given('quantization'))
     refuse('doubleQuantization', "has no effect without quantization: add quantization: 'nf4', or remove it")
+  for (const path of ['labelSmoothing', 'zLoss'])
+    if (input.loss === 'dft' && given(path)) refuse(path, "excludes loss 'dft': give one of them")
   if (typeof input.train === 'string' && /\.(jsonl?|csv|parquet|gz|zst)$/.test(input.train))
     refuse('train', 'selects tensors by pattern; the training data is data.train')
   if (isRecord(input.samples)) problems.push(...withoutEffect(input.samples, 'samples.'))

@@ -3,6 +3,7 @@ import { distance } from 'fastest-levenshtein'
 
 /** Known keys that this version cannot honour. Refused, because ignoring them would be a lie. */
 export const laterOptions: Record<string, string> = {
+  attentionDropout: 'attention probabilities are never dropped; residualDropout drops what attention adds',
   checkpointEvery: 'the final checkpoint is always written to output',
   keepLast: 'the final checkpoint is always written to output',
   keepBest: 'the final checkpoint is always written to output',
@@ -82,6 +83,16 @@ const foreign: Record<string, string> = {
   gradientclipping: 'maxGradNorm',
   clipgradnorm: 'maxGradNorm',
   optim: 'optimizer',
+  recipe: 'preset',
+  losstype: 'loss',
+  usedftloss: "loss: 'dft'",
+  labelsmoothingfactor: 'labelSmoothing',
+  neftunenoisealpha: 'neftuneAlpha',
+  noisyembeddingalpha: 'neftuneAlpha',
+  dropout: 'residualDropout or embeddingDropout',
+  hiddendropout: 'residualDropout',
+  residpdrop: 'residualDropout',
+  embdpdrop: 'embeddingDropout',
   trainablelayers: 'train',
   unfrozenparameters: 'train',
   unfreeze: 'train',

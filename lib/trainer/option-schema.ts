@@ -86,8 +86,11 @@ export const adapter = z.strictObject(
   { error: "an object such as { type: 'lora', rank: 16 }" },
 )
 
+const dropouts = 'a number from 0 to below 1, or two of them for the first and the last layer'
+
 export const schema = z.strictObject(
   {
+    preset: oneOf('llama2', 'tulu3', 'lima', 'zephyr', 'smol', 'lora').optional(),
     model: z.union([path('the folder of a checkpoint'), randomModel], {
       error: "the folder of a checkpoint, or { config, tokenizer, init: 'random' }",
     }),
@@ -129,6 +132,12 @@ export const schema = z.strictObject(
     momentum: below1.optional(),
     weightDecay: notNegative.optional(),
     maxGradNorm: notNegative.optional(),
+    loss: oneOf('cross-entropy', 'dft').optional(),
+    labelSmoothing: below1.optional(),
+    zLoss: notNegative.optional(),
+    neftuneAlpha: notNegative.optional(),
+    embeddingDropout: below1.optional(),
+    residualDropout: z.union([below1, z.tuple([below1, below1], { error: dropouts })], { error: dropouts }).optional(),
     train: patterns.optional(),
     freeze: patterns.optional(),
     parameterGroups: z

@@ -12,8 +12,10 @@ import type { SamplingOptions } from '../generate/sampling.ts'
 import { type Every, parseEvery } from './every.ts'
 import { conflicts } from './option-conflicts.ts'
 import { optionError, schemaProblems } from './option-errors.ts'
-import { absolutePaths } from './option-paths.ts'
+import { absolutePaths, isRecord } from './option-paths.ts'
 import { schema } from './option-schema.ts'
+import { type PresetName, type UsedPreset, withPreset } from './presets.ts'
+import { type RegularisationOptions, type ResolvedRegularisation, resolveRegularisation } from './regularisation.ts'
 
 /** A data file, or a glob (`*`, `?`, `**`) of several, as one part of a mixture. */
 export interface DataFile {
@@ -85,7 +87,12 @@ export interface DataOptions {
 }
 
 /** Everything a run can be told; undefined is as good as absent. Relative paths start at the working directory, in a configuration file at its folder. */
-export interface TrainerOptions {
+export interface TrainerOptions extends RegularisationOptions {
+  /**
+   * A published recipe: 'llama2', 'tulu3', 'lima', 'zephyr', 'smol' or 'lora'. It sets options that are not given here; plan tells
+   * which. Default: none.
+   */
+  preset?: PresetName | undefined
   /**
    * Checkpoint to start from: a Hugging Face folder, or `org/name[@revision]` on the hub where no such folder exists; or
    * `{ config, tokenizer, init: 'random' }`.
@@ -274,7 +281,9 @@ export type ResolvedModel =
  * Options with every default in its place and absolute paths. What depends on the model, the data or the device stays
  * open: `maxLength`, `outputDtype` and `precision: 'auto'`.
  */
-export interface ResolvedOptions {
+export interface ResolvedOptions extends ResolvedRegularisation {
+  /** The preset and what it sets; absent without one. */
+  preset?: UsedPreset
   model: ResolvedModel
   output: string
   data: {
@@ -339,13 +348,15 @@ export interface ResolvedOptions {
  * `ERR_INVALID_OPTION`. One error lists every problem found.
  */
 export function parseOptions(input: unknown, baseFolder: string = process.cwd()): ResolvedOptions {
-  const parsed = schema.safeParse(input)
-  const problems = [...(parsed.success ? [] : schemaProblems(parsed.error.issues, input)), ...conflicts(input)]
+  const { options: whole, used } = isRecord(input) ? withPreset(input) : { options: input, used: undefined }
+  const parsed = schema.safeParse(whole)
+  const problems = [...(parsed.success ? [] : schemaProblems(parsed.error.issues, whole)), ...conflicts(whole)]
   if (!parsed.success || problems.length > 0) throw optionError(problems)
   const options = absolutePaths(parsed.data, resolve(baseFolder)) as typeof parsed.data
   const { model, output, data, maxLength, maxSteps, outputDtype } = options
   const format = data.format ?? 'auto'
   return {
+    ...(used && { preset: used }),
     model: typeof model === 'string' ? { folder: model } : model,
     output,
     data: {
@@ -380,6 +391,7 @@ export function parseOptions(input: unknown, baseFolder: string = process.cwd())
     momentum: options.momentum ?? (options.optimizer === 'muon' ? 0.95 : 0),
     weightDecay: options.weightDecay ?? 0,
     maxGradNorm: options.maxGradNorm === 0 ? Number.POSITIVE_INFINITY : (options.maxGradNorm ?? 1),
+    ...resolveRegularisation(options),
     train: [options.train ?? []].flat(),
     freeze: [options.freeze ?? []].flat(),
     parameterGroups: options.parameterGroups ?? [],

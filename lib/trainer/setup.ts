@@ -25,6 +25,7 @@ import { courseLength } from './course.ts'
 import { chooseDevice, type Device } from './device.ts'
 import type { PrepareEvent, TrainingPlan } from './events.ts'
 import type { ResolvedOptions } from './options.ts'
+import { engineRegularisation } from './regularisation.ts'
 import { prepareSamples, type Samples } from './samples.ts'
 import { type Schedule, warmupStepsOf } from './schedule.ts'
 import { embeddingReader, examineTemplate, judgeFindings } from './template-check.ts'
@@ -97,6 +98,7 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
   const trainable = adapter ?? selectTrainable(options, sources)
   const engineOptions = {
     ...engineFor(options, model, device, data.train, data.eval, samples),
+    ...engineRegularisation(options),
     ...(trainable.groups && { trainable: trainable.groups }),
     ...(adapter && { adapters: engineAdapters(adapter.adapter) }),
     ...(options.quantization && {
@@ -119,6 +121,7 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
   const parameters = sources.reduce((sum, { shape }) => sum + product(shape), adapter?.count ?? 0)
   const longest = data.train.examples[data.train.longest]!
   const plan: TrainingPlan = {
+    ...(options.preset && { preset: options.preset }),
     parameters,
     trainable: trainable.count,
     conversations: conversationCount(data.train),
@@ -253,7 +256,9 @@ function neverDrawn({ path, proportion, conversations, neverDrawn: count }: Mixt
   }
 }
 
-function maxLengthOf({ maxLength }: ResolvedOptions, { spec }: ModelDescription): number {
+function maxLengthOf({ maxLength, preset }: ResolvedOptions, { spec }: ModelDescription): number {
+  // That of a preset was chosen for another model.
+  if (preset?.sets.maxLength !== undefined) return Math.min(maxLength!, spec.maxPositions)
   if (maxLength === undefined || maxLength <= spec.maxPositions) return maxLength ?? spec.maxPositions
   throw new TunesmithError(
     'ERR_INVALID_OPTION',

@@ -140,6 +140,15 @@ Objective training_objective(Napi::Object in) {
   return {number(in, "labelSmoothing"), number(in, "zLoss"), boolean(in, "dft")};
 }
 
+RandomOptions random_options(Napi::Object in) {
+  const std::vector<double> residual = elements<double>(in, "residualDropout", napi_float64_array);
+  if (residual.size() != 2) refuse("residualDropout is not two numbers");
+  RandomOptions options{number(in, "neftuneAlpha"), number(in, "embeddingDropout"), {residual[0], residual[1]}};
+  for (const double rate : {options.embedding_dropout, residual[0], residual[1]})
+    if (!(rate >= 0 && rate < 1)) refuse("a dropout is not from 0 to below 1");
+  return options;
+}
+
 OptimizerRule optimizer_rule(const std::string& name) {
   constexpr std::pair<const char*, OptimizerRule> kRules[] = {
       {"adamw", OptimizerRule::kAdamW},       {"adamw-8bit", OptimizerRule::kAdamW8bit},
@@ -189,6 +198,7 @@ EngineOptions engine_options(Napi::Object in) {
   options.decoder.training = boolean(in, "training");
   options.optimizer = optimizer_rule(text(in, "optimizer"));
   if (!in.Get("objective").IsUndefined()) options.decoder.objective = training_objective(object(in, "objective"));
+  if (!in.Get("random").IsUndefined()) options.decoder.random = random_options(object(in, "random"));
   if (const Napi::Value trainable = in.Get("trainable"); !trainable.IsUndefined())
     options.decoder.trainable = parameter_groups(trainable);
   if (!in.Get("adapters").IsUndefined()) options.decoder.adapters = adapter_options(object(in, "adapters"));

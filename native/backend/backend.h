@@ -91,6 +91,15 @@ struct Objective {
   bool dft = false;
 };
 
+// Uniform noise on the embeddings of whole conversations.
+struct EmbeddingNoise {
+  double alpha;
+  uint64_t key;                  // seed, step and purpose, as one number
+  const int32_t* conversations;  // [T] number of the conversation in its step
+  int32_t sequences;             // B
+  const int32_t* offsets;        // [B + 1] first row of each
+};
+
 struct AdamWStep {
   double learning_rate;
   double beta1, beta2;
@@ -285,9 +294,13 @@ class Backend {
                          Tensor b, double scale) = 0;
   // w[n] = gain[n] · (w[n] + scale · Σ_r b[n,r] · a[r]); shapes as above, gain [N] wide, or empty: 1.
   virtual void lora_merge(Tensor weight, Tensor a, Tensor b, double scale, Tensor gain) = 0;
-  // y[T,K] = x[T,K] / (1 - probability) where the mask keeps, else 0; or y += that with accumulate. Both compute; y may
-  // be x without accumulate.
+  // y[T,K] = x[T,K] / (1 - probability) where the mask keeps, else 0; or y += that with accumulate. Both compute, or
+  // both wide; y may be x without accumulate.
   virtual void dropout(Tensor y, Tensor x, const DropoutMask& mask, bool accumulate) = 0;
+  // NEFTune (arXiv 2310.05914): x[t,h] (wide) += alpha / sqrt(L · H) · u for every row t of a sequence of L rows, u in
+  // [-1, 1): word h mod 4 of philox(key, {h / 4, t - first row of the sequence, conversations[t], 0}), its highest bit
+  // turned, as a signed number · 2⁻³¹.
+  virtual void embedding_noise(Tensor x, const EmbeddingNoise& noise) = 0;
 
   // ---- soft cap (Gemma 2, arXiv 2408.00118) -------------------------------------------------------------------------
   // x (wide) = cap · tanh(x / cap), in place.

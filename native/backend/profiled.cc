@@ -174,6 +174,10 @@ void ProfiledBackend::lora_merge(Tensor weight, Tensor a, Tensor b, double scale
   timed("lora_merge", [&] { inner_->lora_merge(weight, a, b, scale, gain); });
 }
 
+void ProfiledBackend::embedding_noise(Tensor x, const EmbeddingNoise& noise) {
+  timed("embedding_noise", [&] { inner_->embedding_noise(x, noise); });
+}
+
 void ProfiledBackend::dropout(Tensor y, Tensor x, const DropoutMask& mask, bool accumulate) {
   timed("dropout", [&] { inner_->dropout(y, x, mask, accumulate); });
 }

@@ -82,6 +82,7 @@ class ProfiledBackend final : public Backend {
                  double scale) override;
   void lora_merge(Tensor weight, Tensor a, Tensor b, double scale, Tensor gain) override;
   void dropout(Tensor y, Tensor x, const DropoutMask& mask, bool accumulate) override;
+  void embedding_noise(Tensor x, const EmbeddingNoise& noise) override;
   void softcap_forward(Tensor x, double cap) override;
   void softcap_backward(Tensor dx, Tensor y, double cap) override;
   void cross_entropy(Tensor logits, Tensor dlogits, Tensor loss, int32_t* correct, const int32_t* targets,

@@ -84,6 +84,7 @@ class CpuBackend final : public Backend {
                  double scale) override;
   void lora_merge(Tensor weight, Tensor a, Tensor b, double scale, Tensor gain) override;
   void dropout(Tensor y, Tensor x, const DropoutMask& mask, bool accumulate) override;
+  void embedding_noise(Tensor x, const EmbeddingNoise& noise) override;
 
   void softcap_forward(Tensor x, double cap) override;
   void softcap_backward(Tensor dx, Tensor y, double cap) override;

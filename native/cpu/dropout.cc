@@ -1,8 +1,6 @@
 // Inverted dropout (arXiv 1207.0580) with a counter-based mask: as many philox counters at once as a vector has lanes.
-#include <array>
 #include <cmath>
 
-#include "core/rng.h"
 #include "cpu/cpu.h"
 #include "cpu/parallel.h"
 
@@ -10,57 +8,12 @@
 #define HWY_TARGET_INCLUDE "cpu/dropout.cc"
 #include "hwy/foreach_target.h"  // defines HWY_TARGET for each instruction set
 
+#include "cpu/random-inl.h"
 #include "cpu/simd-inl.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tunesmith::cpu::HWY_NAMESPACE {
-
-constexpr int64_t kMostLanes = HWY_MAX_BYTES / int64_t(sizeof(uint32_t));
-
-#if HWY_TARGET != HWY_SCALAR
-using WordTag = hn::ScalableTag<uint32_t>;
-using Words = hn::Vec<WordTag>;
-
-// Both halves of the product of every lane with `by`.
-HWY_INLINE void multiply(Words x, uint32_t by, Words& high, Words& low) {
-  const WordTag d;
-  const hn::RepartitionToWide<WordTag> pairs;
-  const auto factor = hn::Set(d, by);
-  const auto even = hn::MulEven(x, factor);
-  const auto odd = hn::MulEven(hn::BitCast(d, hn::ShiftRight<32>(hn::BitCast(pairs, x))), factor);
-  high = hn::OddEven(hn::BitCast(d, odd), hn::BitCast(d, hn::ShiftRight<32>(even)));
-  low = hn::OddEven(hn::BitCast(d, hn::ShiftLeft<32>(odd)), hn::BitCast(d, even));
-}
-
-// philox() of core/rng.h for the counters {group, position, conversation, 0}, {group + 1, ...}, ...; returns how many.
-HWY_INLINE int64_t random_words(uint32_t* words, uint64_t key, uint32_t group, uint32_t position,
-                                uint32_t conversation) {
-  const WordTag d;
-  Words c0 = hn::Iota(d, group), c1 = hn::Set(d, position), c2 = hn::Set(d, conversation), c3 = hn::Zero(d);
-  uint32_t k0 = uint32_t(key), k1 = uint32_t(key >> 32);
-  for (int round = 0; round < 10; ++round) {
-    Words high0, low0, high1, low1;
-    multiply(c0, 0xD2511F53u, high0, low0);
-    multiply(c2, 0xCD9E8D57u, high1, low1);
-    c0 = hn::Xor(hn::Xor(high1, c1), hn::Set(d, k0));
-    c2 = hn::Xor(hn::Xor(high0, c3), hn::Set(d, k1));
-    c1 = low1;
-    c3 = low0;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  hn::StoreInterleaved4(c0, c1, c2, c3, d, words);
-  return int64_t(hn::Lanes(d));
-}
-#else
-HWY_INLINE int64_t random_words(uint32_t* words, uint64_t key, uint32_t group, uint32_t position,
-                                uint32_t conversation) {
-  const std::array<uint32_t, 4> result = philox(key, {group, position, conversation, 0});
-  std::copy(result.begin(), result.end(), words);
-  return 1;
-}
-#endif
 
 template <class C>
 void dropout_typed(const Tensor& y, const Tensor& x, const DropoutMask& mask, bool accumulate, int64_t first,

@@ -108,9 +108,7 @@ void Decoder::merge_adapters() {
 }
 
 DropoutMask Decoder::dropout_mask(const LinearAdapter& adapter) const {
-  const auto words = philox(random_->seed, {uint32_t(random_->step), uint32_t(random_->step >> 32),
-                                            uint32_t(adapter.input), uint32_t(adapter.input >> 32)});
-  return {options_.adapters.dropout, uint64_t(words[0]) << 32 | words[1],
+  return {options_.adapters.dropout, random_key(adapter.input),
           adapter.supervised ? batch_->supervised_q_positions : batch_->q_positions,
           adapter.supervised ? batch_->supervised_numbers : batch_->numbers};
 }

@@ -84,7 +84,7 @@ void Decoder::forward_attention(size_t layer, Tensor norm, bool again) {
   if (again && spec_.parallel_residual) return;  // nothing reads the sum with the stream
   const Tensor projected = p.attention_post_norm ? a.attention_out.slice_rows(0, t) : delta;
   forward_linear(projected, attended, p.o);
-  finish_block(delta, projected, p.attention_post_norm);
+  finish_block(layer, Block::kAttention, delta, projected, p.attention_post_norm);
 }
 
 void Decoder::forward_last_attention(size_t layer, Tensor norm) {
@@ -103,7 +103,7 @@ void Decoder::forward_last_attention(size_t layer, Tensor norm) {
                              attention_shape(layer));
   const Tensor projected = p.attention_post_norm ? a.attention_out.slice_rows(0, r) : delta;
   forward_linear(projected, attended, p.o);
-  finish_block(delta, projected, p.attention_post_norm);
+  finish_block(layer, Block::kAttention, delta, projected, p.attention_post_norm);
 }
 
 // From the gradient dx of the stream (dx_compute rounded, or empty) to dattended_: all of the block that reads dx.
@@ -112,7 +112,8 @@ void Decoder::backward_attention_output(size_t layer, Tensor dx, Tensor dx_compu
   const LayerActivations& a = activations(layer);
   const int64_t n = dx.rows;
   const Tensor projected = p.attention_post_norm ? a.attention_out.slice_rows(0, n) : Tensor{};
-  const Tensor dy = backward_finish(dx_compute ? dx_compute : dx, projected, p.attention_post_norm);
+  const Tensor dy =
+      backward_finish(layer, Block::kAttention, dx_compute ? dx_compute : dx, projected, p.attention_post_norm);
   backward_linear(dattended_.slice_rows(0, n), dy, a.attended.slice_rows(0, n), p.o, first);
 }
 

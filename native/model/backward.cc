@@ -42,6 +42,7 @@ void Decoder::backward(bool first, const std::atomic<bool>& cancel) {
     else
       backward_attention(layer, first);
   }
+  if (parameters_->embedding_grad || parameters_->position_embedding_grad) drop_embeddings(dx);
   if (parameters_->embedding_grad)
     backend_.embedding_backward(parameters_->embedding_grad, dx, batch_->tokens, spec_.embedding_scale);
   if (parameters_->position_embedding_grad)

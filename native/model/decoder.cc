@@ -41,7 +41,7 @@ Decoder::Decoder(const DecoderSpec& spec, const DecoderOptions& options, Backend
   batch_ = std::make_unique<DeviceBatch>(
       BatchLimits{options.limits.tokens, std::min(options.limits.supervised, options.limits.tokens),
                   options.limits.sequences},
-      backend.row_bucket(), compute_, options.training && options.adapters.dropout > 0, arena);
+      backend.row_bucket(), compute_, options.training && options.draws(), arena);
 
   const size_t layers = size_t(spec_.layers);
   while (first_trained_ < layers && parameters_->lowest_block > mlp_block(int64_t(first_trained_))) first_trained_++;
@@ -219,8 +219,8 @@ LossSums Decoder::accumulate(const MicroBatch& batch, double weight_sum, bool fi
   if (!(weight_sum > 0) || !std::isfinite(weight_sum))
     throw CodedError("ERR_INVALID_BATCH",
                      "the step's weight sum is " + std::to_string(weight_sum) + "; it must be positive");
-  if (options_.adapters.dropout > 0 && !random)
-    throw CodedError("ERR_INVALID_ARGUMENT", "dropout needs the seed and the number of the step");
+  if (options_.draws() && !random)
+    throw CodedError("ERR_INVALID_ARGUMENT", "dropout and noise need the seed and the number of the step");
   batch_->load(backend_, spec_, batch, false);
   // Everything that adds must start from zero; what one matmul writes whole is overwritten instead.
   if (first) {

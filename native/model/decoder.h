@@ -26,13 +26,29 @@
 
 namespace tunesmith {
 
+// What a training step does at random, beside the dropout of adapters.
+struct RandomOptions {
+  double neftune_alpha = 0;                          // arXiv 2310.05914
+  double embedding_dropout = 0;                      // of the embeddings, positions included
+  std::pair<double, double> residual_dropout{0, 0};  // of what blocks add, in the first and in the last layer
+
+  bool any() const {
+    return neftune_alpha > 0 || embedding_dropout > 0 || residual_dropout.first > 0 || residual_dropout.second > 0;
+  }
+};
+
+enum class Block : uint8_t { kAttention, kMlp };
+
 struct DecoderOptions : TrainingOptions {
   DType compute = DType::kFloat32;
+  RandomOptions random;
   Objective objective;     // of training; evaluation is cross-entropy
   bool recompute = false;  // keep only each layer's input, run its forward again in backward
   BatchLimits limits;
   int64_t cache_tokens = 0;     // key/value cache positions of each sequence; 0 = no decoding
   int64_t cache_sequences = 1;  // how many sequences are cached beside each other
+
+  bool draws() const { return adapters.dropout > 0 || random.any(); }
 };
 
 // What every random choice of an optimizer step is keyed by, beside the place it is made for.
@@ -159,11 +175,18 @@ class Decoder {
   Tensor forward_norm(Tensor out, Tensor y, Tensor statistics, Tensor residual, Tensor delta, const Norm& norm);
   Tensor apply_norm(Tensor y, Tensor x, Tensor statistics, const Norm& norm);
   void backward_norm(Tensor dx, Tensor dx_compute, Tensor dy, Tensor x, Tensor statistics, const Norm& norm);
-  void finish_block(Tensor delta, Tensor projected, const Norm& norm);
-  Tensor backward_finish(Tensor dy, Tensor projected, const Norm& norm);
+  void finish_block(size_t layer, Block block, Tensor delta, Tensor projected, const Norm& norm);
+  Tensor backward_finish(size_t layer, Block block, Tensor dy, Tensor projected, const Norm& norm);
   double norm_offset() const { return spec_.norm_unit_offset ? 1 : 0; }
   // The stream behind a layer's attention, to which the MLP's delta will be added.
   Tensor stream(size_t layer, int64_t rows);
+  // random.cc
+  uint64_t random_key(uint64_t purpose) const;
+  bool drops(double probability) const;
+  void disturb_embeddings(Tensor x);
+  void drop_embeddings(Tensor x);
+  double residual_dropout(size_t layer) const;
+  DropoutMask residual_mask(size_t layer, Block block) const;
   // head.cc
   Tensor logits_of(int64_t first, int64_t count);
   void read_logits(float* target);

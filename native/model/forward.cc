@@ -10,8 +10,10 @@ Tensor Decoder::layer_input(size_t layer) {
 void Decoder::forward(const std::atomic<bool>& cancel) {
   const Tensor x = layer_input(0);
   backend_.embedding_forward(x, parameters_->embedding, batch_->tokens, spec_.embedding_scale, false);
+  disturb_embeddings(x);
   if (parameters_->position_embedding)
     backend_.embedding_forward(x, parameters_->position_embedding, batch_->positions, 1, true);
+  drop_embeddings(x);
   for (size_t layer = 0; layer < size_t(spec_.layers); layer++) {
     check_cancelled(cancel);
     forward_layer(layer, false);

@@ -27,7 +27,7 @@ void Decoder::forward_mlp(size_t layer, int64_t rows, Tensor residual, bool agai
   backend_.activation_forward(act, gate_up, spec_.activation);
   const Tensor projected = p.mlp_post_norm ? a.mlp_out.slice_rows(0, rows) : delta;
   forward_linear(projected, act, p.down);
-  if (!again) finish_block(delta, projected, p.mlp_post_norm);
+  if (!again) finish_block(layer, Block::kMlp, delta, projected, p.mlp_post_norm);
 }
 
 void Decoder::backward_mlp(size_t layer, Tensor dx, Tensor dx_compute, bool first) {
@@ -38,7 +38,7 @@ void Decoder::backward_mlp(size_t layer, Tensor dx, Tensor dx_compute, bool firs
   const Tensor gate_up = a.gate_up.slice_rows(0, n), x = mlp_input(layer, n);
   const Tensor statistics = a.mlp_statistics.slice_cols(0, n);
   const Tensor projected = p.mlp_post_norm ? a.mlp_out.slice_rows(0, n) : Tensor{};
-  const Tensor dy = backward_finish(dx_compute ? dx_compute : dx, projected, p.mlp_post_norm);
+  const Tensor dy = backward_finish(layer, Block::kMlp, dx_compute ? dx_compute : dx, projected, p.mlp_post_norm);
   backend_.activation_forward(act, gate_up, spec_.activation);
   backward_linear(dact, dy, act, p.down, first);
   if (!p.down.input_gradient) return;

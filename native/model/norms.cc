@@ -46,14 +46,19 @@ void Decoder::backward_norm(Tensor dx, Tensor dx_compute, Tensor dy, Tensor x, T
 }
 
 // delta: what a block adds to the stream, of its last projection, which is delta itself where no norm stands behind it.
-void Decoder::finish_block(Tensor delta, Tensor projected, const Norm& norm) {
+void Decoder::finish_block(size_t layer, Block block, Tensor delta, Tensor projected, const Norm& norm) {
   if (norm) backend_.group_rmsnorm_forward(delta, projected, 1, norm.weight, norm_offset(), spec_.norm_epsilon);
   if (spec_.residual_scale != 1) backend_.scale_columns(delta, delta, {}, spec_.residual_scale, 0, {});
+  if (drops(residual_dropout(layer))) backend_.dropout(delta, delta, residual_mask(layer, block), false);
 }
 
 // From dy, the gradient of what the block adds, to that of its last projection; dy stays as it is.
-Tensor Decoder::backward_finish(Tensor dy, Tensor projected, const Norm& norm) {
+Tensor Decoder::backward_finish(size_t layer, Block block, Tensor dy, Tensor projected, const Norm& norm) {
   const Tensor room = delta_.slice_rows(0, dy.rows);
+  if (drops(residual_dropout(layer))) {
+    backend_.dropout(room, dy, residual_mask(layer, block), false);
+    dy = room;
+  }
   if (spec_.residual_scale != 1) {
     backend_.scale_columns(room, dy, {}, spec_.residual_scale, 0, {});
     dy = room;

@@ -63,6 +63,12 @@ describe('the options', () => {
       momentum: 0,
       weightDecay: 0,
       maxGradNorm: 1,
+      loss: 'cross-entropy',
+      labelSmoothing: 0,
+      zLoss: 0,
+      neftuneAlpha: 0,
+      embeddingDropout: 0,
+      residualDropout: [0, 0],
       train: [],
       freeze: [],
       parameterGroups: [],
@@ -230,7 +236,7 @@ describe('an unknown option', () => {
       assert.match(error.message, message)
     })
 
-  for (const key of ['checkpointEvery', 'keepLast', 'keepBest', 'earlyStopping', 'resume'])
+  for (const key of ['attentionDropout', 'checkpointEvery', 'keepLast', 'keepBest', 'earlyStopping', 'resume'])
     it(`${key} of a later version is refused, not ignored`, () => {
       const error = refusal({ [key]: true })
       assert.equal(error.code, 'ERR_UNKNOWN_OPTION')
@@ -320,6 +326,9 @@ describe('a wrong value', () => {
     ],
     [{ data: { train: 'x', eval: { path: 'e', proportion: 1 } } }, /^option data\.eval\.proportion has no effect/],
     [{ train: 'data/x.jsonl' }, /^option train selects tensors by pattern; the training data is data\.train$/],
+    [{ residualDropout: [0.1] }, /^option residualDropout must be a number from 0 to below 1, or two of them/],
+    [{ labelSmoothing: 1 }, /^option labelSmoothing must be a number from 0 to below 1/],
+    [{ preset: 'alpaca' }, /^option preset must be 'llama2', 'tulu3', 'lima', 'zephyr', 'smol' or 'lora'/],
     [{ freeze: '/(/' }, /^option freeze must be a pattern over tensor names/],
     [{ train: [] }, /^option train must be a list of at least one pattern/],
     [{ parameterGroups: [{ learningRateScale: 1 }] }, /^option parameterGroups\[0\]\.pattern must be a pattern/],
@@ -353,6 +362,7 @@ describe('options together', () => {
     [{ optimizer: 'lion', epsilon: 1e-8 }, /^option epsilon has no effect with optimizer 'lion'/],
     [{ momentum: 0.9 }, /^option momentum has no effect with optimizer 'adamw'/],
     [{ optimizer: 'adafactor', betas: [0.9, 0.999] }, /^option betas has no effect with optimizer 'adafactor'/],
+    [{ loss: 'dft', zLoss: 1e-4 }, /^option zLoss excludes loss 'dft'/],
     [{ schedule: 'constant', minLearningRate: 0 }, /^option minLearningRate has no effect with schedule 'constant'/],
     [{ trainOn: 'all', promptLossWeight: 0.1 }, /^option promptLossWeight has no effect with trainOn 'all'/],
     [{ samples: { prompts: ['a'], topK: 5 } }, /^option samples\.topK has no effect with temperature 0/],

@@ -87,6 +87,8 @@ template <class T>
 void lora_merge(Tensor weight, Tensor a, Tensor b, double scale, Tensor gain);
 template <class T>
 void dropout(Tensor y, Tensor x, const DropoutMask& mask, bool accumulate);
+template <class T>
+void embedding_noise(Tensor x, const EmbeddingNoise& noise);
 
 template <class T>
 void softcap_forward(Tensor x, double cap);

@@ -192,6 +192,9 @@ class ReferenceBackend final : public Backend {
   void dropout(Tensor y, Tensor x, const DropoutMask& mask, bool accumulate) override {
     with_compute("dropout", x.dtype, [&](auto t) { reference::dropout<decltype(t)>(y, x, mask, accumulate); });
   }
+  void embedding_noise(Tensor x, const EmbeddingNoise& noise) override {
+    with_compute("embedding_noise", x.dtype, [&](auto t) { reference::embedding_noise<decltype(t)>(x, noise); });
+  }
 
   void softcap_forward(Tensor x, double cap) override {
     with_compute("softcap", x.dtype, [&](auto t) { reference::softcap_forward<decltype(t)>(x, cap); });
