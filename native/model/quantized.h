@@ -14,20 +14,6 @@ namespace tunesmith {
 // Reserves the arrays of a matrix whose shape is set.
 void reserve_nf4(Arena& arena, Nf4Matrix& matrix, bool doubled);
 
-// Memory of one matrix outside the arena: to quantise weights that are kept as floats.
-class Nf4Memory {
- public:
-  Nf4Memory(Backend& backend, int64_t rows, int64_t cols, bool doubled);
-  Nf4Memory(const Nf4Memory&) = delete;
-  ~Nf4Memory() { backend_.release(memory_); }
-  const Nf4Matrix& matrix() const { return matrix_; }
-
- private:
-  Backend& backend_;
-  Nf4Matrix matrix_;
-  void* memory_ = nullptr;
-};
-
 // One matrix as its values arrive, in pieces of any size and order: a block is quantised once it is complete, and the
 // scales, which are quantised together, once all blocks are. Holds the absmax of every block until then, one float for
 // 64 values, and the values of blocks that are not complete.

@@ -116,7 +116,7 @@ describe('template doctor', () => {
     assert.match(findings[1]!.detail, /train\.jsonl:1 \(and 1 more\): messages\[1\] trains no stop token/)
     assert.equal(actedOn(findings)[0], findings[1])
     const all = await find('stop token', chatml, [CHAT], { trainOn: 'all' })
-    assert.deepEqual([all.verdict, all.detail], ['ok', 'no turn has a loss weight of its own'])
+    assert.deepEqual([all.verdict, all.detail], ['ok', 'each of 2 trained turns includes its stop token (<|im_end|>)'])
   })
 
   it('judges what is left of a row that is cut, and counts its trained turns once', async () => {

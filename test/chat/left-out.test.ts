@@ -40,7 +40,7 @@ describe('words that a template leaves out', () => {
       [user('q'), assistant('four')],
       [user('q'), assistant('four', { reasoning_content: 'Add.' })],
     )
-    assert.match(message!, /^1 conversations have text that the chat template leaves out/)
+    assert.match(message!, /^1 conversation has text that the chat template leaves out/)
     assert.match(message!, /rows\.jsonl:2 messages\[1\]\.reasoning_content$/)
   })
 

@@ -76,7 +76,7 @@ describe('tool calls that a template does not expect', () => {
     const { train, warnings } = await prepared(templates.strict, [row(), row('Let me see.')])
     assert.equal(train.examples.length, 2)
     const warning = warnings.find(({ code }) => code === 'WARN_EMPTY_CONTENT')
-    assert.match(warning!.message, /^1 conversations have turns .*train\.jsonl:1$/)
+    assert.match(warning!.message, /^1 conversation has turns .*train\.jsonl:1$/)
     await assert.rejects(prepared(templates.text, [row()]), { code: 'ERR_BAD_ROW', message: /:1: .*as JSON text/ })
     // Content that is not none hides the calls here; arguments that are no text are refused.
     await assert.rejects(prepared(templates.fussy, [row()]), { code: 'ERR_BAD_ROW', message: /as JSON text/ })
