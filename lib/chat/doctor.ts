@@ -145,7 +145,7 @@ function stopTokens({ rows, template }: Patient): Finding {
   const consequence = ': the model would not learn to end such a turn'
   if (untaught.length > 0) return judge(check, 'error', untaught.map(withConsequence(consequence)), '')
   if (cutOff.length > 0) return judge(check, 'warning', cutOff.map(withConsequence(consequence)), '')
-  if (count === 0) return { check, verdict: 'ok', detail: 'no turn has a loss weight of its own' }
+  if (count === 0) return { check, verdict: 'ok', detail: 'no assistant turn trains' }
   return { check, verdict: 'ok', detail: `each of ${turns(count)} includes its stop token (${[...found].join(', ')})` }
 }
 
