@@ -35,11 +35,14 @@ describe('parity of the families with Transformers', () => {
       for (const [step, error] of parity.steps.entries()) assertBelow(error, 5e-3, `loss before step ${step + 1}`)
     })
 
-    it(`${name}: decoding with a key/value cache`, async () => {
-      for (const setting of exactSettings) {
-        assertBelow(await measureDecoding(folder(), readFamilyCase(name), setting), 1e-5, setting.backend)
-      }
-    })
+    for (const together of [false, true]) {
+      it(`${name}: decoding with a key/value cache, ${together ? 'all at once' : 'one by one'}`, async () => {
+        for (const setting of exactSettings) {
+          const error = await measureDecoding(folder(), readFamilyCase(name), setting, together)
+          assertBelow(error, 1e-5, setting.backend)
+        }
+      })
+    }
 
     it(`${name}: what is saved is what Transformers wrote, bit by bit`, async () => {
       const golden = readFamilyCase(name)

@@ -40,27 +40,48 @@ export async function measureFamily(
 }
 
 /**
- * Logits while decoding with a key/value cache: the first half of each conversation at once, then token by token. With
- * longrope only the last row is that of the whole conversation, whose length chooses the table.
+ * Logits while decoding with a key/value cache: the first half of each conversation at once, then token by token, one
+ * conversation after the other or all together. With longrope only the last row is that of the whole conversation, whose
+ * length chooses the table.
  */
 export async function measureDecoding(
   folder: string,
   golden: FamilyCase,
   options: Partial<EngineOptions>,
+  together: boolean,
 ): Promise<number> {
   writeCase(folder, golden)
   const { tokens, cuSeqlens } = golden.batch
-  const { engine, checkpoint } = await load(folder, golden.batch, { training: false, cacheTokens: 64, ...options })
+  const all = Array.from(cuSeqlens.slice(1), (end, slot) => ({ slot, begin: cuSeqlens[slot]!, end }))
+  const cache = { cacheTokens: 64, cacheSequences: all.length }
+  const { engine, checkpoint } = await load(folder, golden.batch, { training: false, ...cache, ...options })
+  const { vocabSize, longRopeThreshold } = checkpoint.spec
+  const [ours, theirs]: [number[], number[]] = [[], []]
+
+  /** Of each conversation, tokens from row `from` on up to `to`. */
+  const step = async (pieces: { slot: number; begin: number; end: number; from: number; to: number }[]) => {
+    const ends = pieces.map((_, index) => pieces.slice(0, index + 1).reduce((sum, { from, to }) => sum + to - from, 0))
+    const logits = await engine.extendAll({
+      tokens: Int32Array.from(pieces.flatMap(({ from, to }) => [...tokens.slice(from, to)])),
+      cuSeqlens: Int32Array.from([0, ...ends]),
+      slots: Int32Array.from(pieces, ({ slot }) => slot),
+      positions: Int32Array.from(pieces, ({ begin, from }) => from - begin),
+    })
+    for (const [index, { to, end }] of pieces.entries()) {
+      if (longRopeThreshold > 0 && to < end) continue
+      ours.push(...logits.subarray(index * vocabSize, (index + 1) * vocabSize))
+      theirs.push(...golden.logits.subarray((to - 1) * vocabSize, to * vocabSize))
+    }
+  }
   try {
-    const { vocabSize, longRopeThreshold } = checkpoint.spec
-    const [ours, theirs]: [number[], number[]] = [[], []]
-    for (let conversation = 0; conversation + 1 < cuSeqlens.length; conversation++) {
-      const [begin, end] = [cuSeqlens[conversation]!, cuSeqlens[conversation + 1]!]
-      for (let row = begin + ((end - begin) >> 1), from = begin; row < end; from = ++row) {
-        const logits = await engine.extend(tokens.slice(from, row + 1), from - begin)
-        if (longRopeThreshold > 0 && row + 1 < end) continue
-        ours.push(...logits)
-        theirs.push(...golden.logits.subarray(row * vocabSize, (row + 1) * vocabSize))
+    for (const group of together ? [all] : all.map((conversation) => [conversation])) {
+      let pieces = group.map((one) => ({ ...one, from: one.begin, to: one.begin + ((one.end - one.begin) >> 1) + 1 }))
+      pieces = pieces.map((piece) => ({ ...piece, to: Math.min(piece.to, piece.end) }))
+      while (pieces.length > 0) {
+        await step(pieces)
+        pieces = pieces
+          .filter(({ to, end }) => to < end)
+          .map((piece) => ({ ...piece, from: piece.to, to: piece.to + 1 }))
       }
     }
     return relativeError(ours, theirs)
