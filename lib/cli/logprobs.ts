@@ -51,8 +51,13 @@ async function run(args: string[], { stdout, stderr }: Streams): Promise<number>
     microBatchTokens: optionalNumber('micro-batch-tokens', values['micro-batch-tokens'], whole(1)),
   }
   const abort = new AbortController()
-  const interrupt = () => abort.abort()
-  process.once('SIGINT', interrupt)
+  let ended: number = exitCode.interrupted
+  const stop = (code: number) => () => {
+    ended = code
+    abort.abort()
+  }
+  const signals = { SIGINT: stop(exitCode.interrupted), SIGTERM: stop(exitCode.terminated) }
+  for (const [name, listener] of Object.entries(signals)) process.once(name, listener)
   try {
     const { logProbabilities } = await import('../preference/logprobs.ts')
     const { pairs: scores, warnings, ...summary } = await logProbabilities({ ...options, signal: abort.signal })
@@ -69,9 +74,9 @@ async function run(args: string[], { stdout, stderr }: Streams): Promise<number>
   } catch (error) {
     if (!abort.signal.aborted) throw error
     stderr.write('interrupted: nothing was written\n')
-    return exitCode.interrupted
+    return ended
   } finally {
-    process.off('SIGINT', interrupt)
+    for (const [name, listener] of Object.entries(signals)) process.off(name, listener)
   }
 }
 

@@ -63,9 +63,9 @@ export function samplingWeights(
 ): Float64Array {
   const { temperature = 1, topK = 0, topP = 1, minP = 0 } = options
   const scores = penalised(logits, options, seen)
-  const largest = scores[argmax(scores)]!
-  const weights = Float64Array.from(scores, (score) => Math.exp((score - largest) / temperature))
-  if (topK > 0 && topK < weights.length) keepFrom(weights, Float64Array.from(weights).sort()[weights.length - topK]!)
+  const top = scores[argmax(scores)]!
+  const weights = Float64Array.from(scores, (score) => Math.exp((score - top) / temperature))
+  if (topK > 0 && topK < weights.length) keepFrom(weights, largest(weights, topK))
   if (topP < 1) keepNucleus(weights, topP)
   if (minP > 0) keepFrom(weights, minP)
   return weights
@@ -84,6 +84,23 @@ function penalised(
 
 function keepFrom(weights: Float64Array, least: number): void {
   for (let id = 0; id < weights.length; id++) if (weights[id]! < least) weights[id] = 0
+}
+
+/** Above this many, sorting all is faster than keeping the largest in order. */
+const fewLargest = 1024
+
+/** The `count`-th largest of `values`. */
+function largest(values: Float64Array, count: number): number {
+  if (count > fewLargest) return Float64Array.from(values).sort()[values.length - count]!
+  // The largest so far, in rising order: nearly all values are below the first and cost one comparison.
+  const kept = new Float64Array(count).fill(Number.NEGATIVE_INFINITY)
+  for (const value of values) {
+    if (value <= kept[0]!) continue
+    let at = 1
+    for (; at < count && kept[at]! < value; at++) kept[at - 1] = kept[at]!
+    kept[at - 1] = value
+  }
+  return kept[0]!
 }
 
 /** Keeps the fewest tokens, most likely first, that together have `share` of the whole. */

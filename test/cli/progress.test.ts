@@ -197,6 +197,11 @@ describe('the time left', () => {
 })
 
 describe('the plan as a table', () => {
+  it('tells of samples where there are any', () => {
+    const table = planTable({ ...plan, samples: { prompts: 3, cacheTokens: 640 } })
+    assert.match(table, /^ {2}samples +3 prompts, in a cache of 640 tokens$/m)
+  })
+
   it('has every number once, in people’s units', () => {
     assert.equal(
       planTable(plan),

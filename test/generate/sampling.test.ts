@@ -40,6 +40,16 @@ describe('sampling', () => {
     )
   })
 
+  it('keeps as many as topK says, however many', () => {
+    const logits = Float32Array.from({ length: 5000 }, (_, id) => Math.sin(id * 7919) * 10)
+    for (const topK of [1, 2, 50, 1024, 1025, 4999, 5000, 9000]) {
+      const kept = samplingWeights(logits, { temperature: 1, topK })
+      const expected = Float32Array.from(logits).sort().slice(-topK)
+      const found = logits.filter((_, id) => kept[id]! > 0).sort()
+      assert.deepEqual(found, expected, `${topK}`)
+    }
+  })
+
   it('draws each token as often as its probability says', () => {
     const logits = Float32Array.of(1, 0.5, -1, 2, 0, 0.3)
     const options = { temperature: 0.9, topP: 0.95, seed: 7 }

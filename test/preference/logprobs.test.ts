@@ -256,6 +256,23 @@ describeShared('reference log-probabilities', () => {
     assert.ok(!readdirSync(folder).some((name) => name.includes('out.jsonl')))
   })
 
+  it('end with their signal in the middle, and leave nothing behind', async () => {
+    const reason = new Error('enough')
+    const abort = new AbortController()
+    const output = join(folder, 'ended.jsonl')
+    const running = score({
+      pairs: Array(300).fill(pair),
+      output,
+      signal: abort.signal,
+      onProgress: () => {
+        assert.ok(readdirSync(folder).some((name) => name.includes('ended') && name.endsWith('.partial')))
+        abort.abort(reason)
+      },
+    })
+    await assert.rejects(running, reason)
+    assert.ok(!readdirSync(folder).some((name) => name.includes('ended')))
+  })
+
   it('come from the command line', async () => {
     const pairs = write([pair, { ...pair, chosen: ' there was a small cat.' }])
     const output = join(folder, 'cli.jsonl')
