@@ -1,6 +1,6 @@
 /** Loading a checkpoint's parameters into an engine, chunk by chunk; types are converted natively. */
 import { TunesmithError, type Warning } from '../errors.ts'
-import type { NativeEngine } from '../native/addon.ts'
+import type { DecoderSpec, NativeEngine } from '../native/addon.ts'
 import type { ParameterSource } from './families/family.ts'
 import { type Checkpoint, some } from './open.ts'
 import { defaultChunkBytes, type StoredTensor, streamTensor, withFile } from './safetensors.ts'
@@ -10,6 +10,8 @@ import { groupByTensor, loadTensor } from './tensor-parts.ts'
 export interface LoadOptions {
   /** Bytes of one read and one write into the engine, a multiple of 8 [16 MiB]. */
   chunkBytes?: number
+  /** Of the engine, where it has room for more tokens than the checkpoint: their rows are left as they are. */
+  spec?: DecoderSpec
   signal?: AbortSignal | undefined
   /** Called after every chunk with the bytes loaded so far and in all. */
   onProgress?: ((done: number, total: number) => void) | undefined
@@ -29,7 +31,7 @@ export async function loadParameters(
 ): Promise<Warning[]> {
   const { chunkBytes = defaultChunkBytes, signal, onProgress } = options
   const sources = checkpoint.family.parameters(checkpoint.spec)
-  checkParameters(engine, sources)
+  checkParameters(engine, options.spec ? checkpoint.family.parameters(options.spec) : sources)
   const work = groupByTensor(sources).map((group) => ({
     group,
     tensor: checkpoint.tensors.tensors.get(group.tensor)!,

@@ -132,8 +132,9 @@ function idsOf(value: unknown): number[] {
   return [value].flat().filter((id): id is number => typeof id === 'number' && id >= 0)
 }
 
-function updatedConfig({ config, family }: ModelDescription, dtype: StorageType, { eos }: TokenIds): RawObject {
+function updatedConfig({ config, family, spec }: ModelDescription, dtype: StorageType, { eos }: TokenIds): RawObject {
   const result = config.raw.clone()
+  if (result.has('vocab_size')) result.set('vocab_size', spec.vocabSize)
   if (!result.has('architectures')) result.set('architectures', [family.architecture])
   if (!result.has('model_type')) result.set('model_type', family.name)
   // Transformers 5 writes `dtype`, earlier versions read only `torch_dtype`: each that is there is kept true.

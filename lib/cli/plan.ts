@@ -51,6 +51,9 @@ export function planTable(plan: TrainingPlan): string {
     ['parameters', count(plan.parameters)],
     ['trained', `${count(plan.trainable)} (${percent(plan.trainable / plan.parameters)})`],
     ...(plan.trainable < plan.parameters ? [['frozen', count(plan.parameters - plan.trainable)] as const] : []),
+    ...(plan.newTokens
+      ? [['new tokens', plan.newTokens.map(({ text, id }) => `${text} (${id})`).join(', ')] as const]
+      : []),
     ['chat template', plan.template],
     ...presetLines(plan.preset),
     ['Data'],

@@ -191,6 +191,11 @@ export interface RandomOptions {
 export interface ParameterGroup {
   /** As parameters() lists them. */
   names: string[]
+  /**
+   * First and number of the rows (of a bias, the elements) that train, of each of them: embedding, head and its bias can
+   * train in part. readGradient() then counts from the first of them. Default: all.
+   */
+  rows?: Int32Array
   /** Multiplies the learning rate. Default 1. */
   learningRateScale?: number
   /** Of every parameter here. Default: the step's for those that decay, 0 for the others. */

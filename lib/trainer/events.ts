@@ -14,6 +14,8 @@ import type { UsedPreset } from './presets.ts'
 export interface TrainingPlan {
   /** Present with a preset: its source and what it sets in this run. */
   preset?: UsedPreset
+  /** Present with `addTokens`. */
+  newTokens?: { text: string; id: number }[]
   /** Numbers in the model, tied ones once. */
   parameters: number
   /** Of those, how many training changes. */

@@ -57,6 +57,12 @@ export function conflicts(input: unknown): Problem[] {
   }
   if (given('doubleQuantization') && !given('quantization'))
     refuse('doubleQuantization', "has no effect without quantization: add quantization: 'nf4', or remove it")
+  const tokens = [input.addTokens ?? []].flat()
+  if (new Set(tokens).size < tokens.length) refuse('addTokens', 'has the same token twice')
+  if (!given('addTokens') && [input.train].flat().includes('new-tokens'))
+    refuse('train', "names 'new-tokens', but there are none: give addTokens")
+  if (given('addTokens') && given('adapter'))
+    refuse('addTokens', 'excludes adapter, which has no rows for new tokens: add them in a run of their own first')
   for (const path of ['labelSmoothing', 'zLoss'])
     if (input.loss === 'dft' && given(path)) refuse(path, "excludes loss 'dft': give one of them")
   if (typeof input.train === 'string' && /\.(jsonl?|csv|parquet|gz|zst)$/.test(input.train))

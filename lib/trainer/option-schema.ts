@@ -138,6 +138,11 @@ export const schema = z.strictObject(
     neftuneAlpha: notNegative.optional(),
     embeddingDropout: below1.optional(),
     residualDropout: z.union([below1, z.tuple([below1, below1], { error: dropouts })], { error: dropouts }).optional(),
+    addTokens: z
+      .union([path('a token'), z.array(path('a token')).min(1, { error: 'a list of at least one token' })], {
+        error: "a token such as '<|im_start|>' or a list of them",
+      })
+      .optional(),
     train: patterns.optional(),
     freeze: patterns.optional(),
     parameterGroups: z

@@ -188,12 +188,17 @@ export interface TrainerOptions extends RegularisationOptions {
 
   /**
    * Tensors that train, by pattern over their names in the checkpoint: whole components such as 'q_proj' or 'layers.0', with
-   * `*`, `?` and `{a,b}`, or '/regular expression/'. Default: all. The others stay as they are and take neither gradient
+   * `*`, `?` and `{a,b}`, or '/regular expression/'; 'new-tokens' for the rows of `addTokens`. Default: all. The others stay as they are and take neither gradient
    * nor optimizer memory.
    */
   train?: string | string[] | undefined
   /** Tensors that do not train, by pattern, also of those that `train` matches. Default: none. */
   freeze?: string | string[] | undefined
+  /**
+   * Special tokens that the tokenizer does not have yet, such as '<|im_start|>'. They take the ids behind its last one; their
+   * rows of embedding and head start as the mean of the others. `train: 'new-tokens'` trains these rows alone. Default: none.
+   */
+  addTokens?: string | string[] | undefined
   /** Learning rates and weight decay of their own, by pattern; the first group that matches a tensor has it. Default: none. */
   parameterGroups?: ParameterGroupOptions[] | undefined
 
@@ -323,6 +328,7 @@ export interface ResolvedOptions extends ResolvedRegularisation {
   weightDecay: number
   /** Infinity: no clipping. */
   maxGradNorm: number
+  addTokens: string[]
   /** Patterns; empty: everything. */
   train: string[]
   freeze: string[]
@@ -392,6 +398,7 @@ export function parseOptions(input: unknown, baseFolder: string = process.cwd())
     weightDecay: options.weightDecay ?? 0,
     maxGradNorm: options.maxGradNorm === 0 ? Number.POSITIVE_INFINITY : (options.maxGradNorm ?? 1),
     ...resolveRegularisation(options),
+    addTokens: [options.addTokens ?? []].flat(),
     train: [options.train ?? []].flat(),
     freeze: [options.freeze ?? []].flat(),
     parameterGroups: options.parameterGroups ?? [],

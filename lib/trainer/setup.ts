@@ -10,6 +10,7 @@ import { Tokenizer } from '../chat/tokenizer.ts'
 import { engineAdapters } from '../checkpoint/adapter/adapter.ts'
 import { openModel } from '../checkpoint/adapter/open-model.ts'
 import { adapterBytes } from '../checkpoint/adapter/save.ts'
+import { type ExtendedTokenizer, extendTokenizer, withVocabulary } from '../checkpoint/added-tokens.ts'
 import { type Checkpoint, checkVocabulary, describeModel, type ModelDescription } from '../checkpoint/open.ts'
 import { checkOutput, refuseSource } from '../checkpoint/output.ts'
 import { checkpointBytes } from '../checkpoint/save.ts'
@@ -36,6 +37,8 @@ export interface Setup {
   model: ModelDescription
   /** The weights to start from; absent with random initialisation. */
   checkpoint: Checkpoint | undefined
+  /** The tokenizer with the tokens of `addTokens`; to be released when the run is over. */
+  added: ExtendedTokenizer | undefined
   /** Absent where the weights themselves are trained. */
   adapter: RunAdapter | undefined
   tokenizer: Tokenizer
@@ -67,7 +70,7 @@ export interface Report {
  */
 export async function setUp(options: ResolvedOptions, report: Report, signal?: AbortSignal): Promise<Setup> {
   const hub = hubHooks(report, signal)
-  const { model, checkpoint, stored, tokenizer, warnings } = await openBase(options, hub)
+  const { model, checkpoint, stored, tokenizer, added, warnings } = await openBase(options, hub)
   for (const warning of warnings) report.warning(warning)
   const adapter = runAdapter(options, model, stored)
   if (options.quantization && !adapter) throw quantizedWithoutAdapter(options.quantization)
@@ -88,14 +91,16 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
   })
   for (const warning of [...data.warnings, ...outputWarnings]) report.warning(warning)
   if (data.template) {
-    const findings = await examineTemplate(prepared, tokenizer, checkpoint, signal)
+    // New tokens have no embeddings yet to be judged.
+    const findings = await examineTemplate(prepared, tokenizer, added ? undefined : checkpoint, signal)
     for (const warning of judgeFindings(findings)) report.warning(warning)
   }
 
   const samples =
     options.samples && (await prepareSamples(options.samples, tokenizer, data.template, model.spec.maxPositions))
   const sources = model.family.parameters(model.spec)
-  const trainable = adapter ?? selectTrainable(options, sources)
+  const trainable =
+    adapter ?? selectTrainable(options, sources, added && { first: added.first, count: added.tokens.length })
   const engineOptions = {
     ...engineFor(options, model, device, data.train, data.eval, samples),
     ...engineRegularisation(options),
@@ -122,6 +127,7 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
   const longest = data.train.examples[data.train.longest]!
   const plan: TrainingPlan = {
     ...(options.preset && { preset: options.preset }),
+    ...(added && { newTokens: added.tokens.map((text, index) => ({ text, id: added.first + index })) }),
     parameters,
     trainable: trainable.count,
     conversations: conversationCount(data.train),
@@ -154,6 +160,7 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
     options,
     model,
     checkpoint,
+    added,
     adapter,
     tokenizer,
     template: data.template,
@@ -180,9 +187,13 @@ function hubHooks(report: Report, signal: AbortSignal | undefined): HubHooks {
 /** The model without its weights, and the tokenizer: what data is prepared for. */
 async function openBase(options: ResolvedOptions, hub: HubHooks) {
   const found = await findModel(options, hub)
-  const tokenizer = await Tokenizer.load(found.tokenizerFolder)
-  checkVocabulary(found.model.spec, tokenizer.vocabSize)
-  return { ...found, tokenizer }
+  const { addTokens } = options
+  const added = addTokens.length > 0 ? await extendTokenizer(found.tokenizerFolder, addTokens) : undefined
+  const tokenizer = await Tokenizer.load(added?.folder ?? found.tokenizerFolder)
+  const { spec } = found.model
+  const model = added ? { ...found.model, spec: withVocabulary(spec, tokenizer.vocabSize) } : found.model
+  checkVocabulary(model.spec, tokenizer.vocabSize)
+  return { ...found, model, tokenizer, added }
 }
 
 /** The options' data with what lies on the hub fetched. */
@@ -205,12 +216,13 @@ export async function previewRows(
   signal?: AbortSignal,
 ): Promise<Preview> {
   const hub = hubHooks(report, signal)
-  const { model, checkpoint, tokenizer } = await openBase(options, hub)
+  const { model, checkpoint, tokenizer, added } = await openBase(options, hub)
   const prepared = { ...options, data: await localFiles(options, hub), maxLength: maxLengthOf(options, model) }
   const preview = await previewData(prepared, tokenizer, rows ?? PREVIEW_ROWS, {
     signal,
-    embedding: embeddingReader(checkpoint),
+    embedding: embeddingReader(added ? undefined : checkpoint),
   })
+  added?.release()
   const { counts, warnings } = preview
   if (rows !== undefined && counts.rows < rows)
     warnings.push({ code: 'WARN_FEW_ROWS', message: `The data has ${counts.rows} rows; ${rows} were asked for` })

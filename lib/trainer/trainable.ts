@@ -1,4 +1,5 @@
 /** Which parameters train, and how: `train`, `freeze` and `parameterGroups`, resolved to the parameters of one model. */
+import { vocabularyParameters } from '../checkpoint/added-tokens.ts'
 import type { ParameterSource } from '../checkpoint/families/family.ts'
 import { TunesmithError } from '../errors.ts'
 import type { ParameterGroup } from '../native/addon.ts'
@@ -14,24 +15,38 @@ export interface Trainable {
 
 type Selection = Pick<ResolvedOptions, 'train' | 'freeze' | 'parameterGroups'>
 
+/** In `train`: the rows of `addTokens` in embedding and head. */
+export const newTokens = 'new-tokens'
+
 /**
  * What trains is what `train` matches (default: everything) without what `freeze` matches. Each of these belongs to the
- * first of `parameterGroups` that matches it, or to none.
+ * first of `parameterGroups` that matches it, or to none. 'new-tokens' in `train` stands for the rows of tables whose
+ * other rows stay as they are.
  *
  * @param sources every parameter of the model, with its name in the checkpoint
+ * @param rows the rows of new tokens, where there are any
  * @throws ERR_NO_SUCH_TENSOR where a pattern matches nothing; ERR_NOTHING_TRAINED; ERR_INVALID_OPTION where a group is left
  *   without a parameter
  */
-export function selectTrainable(options: Selection, sources: readonly ParameterSource[]): Trainable {
+export function selectTrainable(
+  options: Selection,
+  sources: readonly ParameterSource[],
+  rows?: { first: number; count: number },
+): Trainable {
   const { train, freeze, parameterGroups } = options
   const find = (option: string, pattern: string) => {
     const found = matching(pattern, sources)
     if (found.size === 0) throw noSuchTensor(option, pattern, sources)
     return found
   }
-  const chosen = new Set(train.length === 0 ? sources : train.flatMap((pattern) => [...find('train', pattern)]))
+  const patterns = train.filter((pattern) => pattern !== newTokens)
+  const chosen = new Set(train.length === 0 ? sources : patterns.flatMap((pattern) => [...find('train', pattern)]))
   for (const pattern of freeze) for (const source of find('freeze', pattern)) chosen.delete(source)
-  if (chosen.size === 0) {
+  const tables =
+    rows && train.includes(newTokens)
+      ? sources.filter((source) => vocabularyParameters.includes(source.name) && !chosen.has(source))
+      : []
+  if (chosen.size === 0 && tables.length === 0) {
     throw new TunesmithError('ERR_NOTHING_TRAINED', 'option freeze matches everything that would be trained')
   }
   const rest = new Set(chosen)
@@ -45,11 +60,22 @@ export function selectTrainable(options: Selection, sources: readonly ParameterS
     }
   })
   if (rest.size > 0) groups.push({ names: namesOf([...rest], sources) })
+  if (tables.length > 0) groups.push({ names: namesOf(tables, sources), rows: Int32Array.of(rows!.first, rows!.count) })
   const everything = groups.length === 1 && parameterGroups.length === 0 && chosen.size === sources.length
   return {
     groups: everything ? undefined : groups,
-    count: [...chosen].reduce((sum, { shape }) => sum + shape.reduce((product, size) => product * size, 1), 0),
+    count:
+      sum([...chosen].map(({ shape }) => product(shape))) +
+      sum(tables.map(({ shape }) => rows!.count * product(shape.slice(1)))),
   }
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0)
+}
+
+function product(shape: readonly number[]): number {
+  return shape.reduce((result, size) => result * size, 1)
 }
 
 /** In the order of the model. */

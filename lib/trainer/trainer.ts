@@ -1,6 +1,7 @@
 /** The trainer: options in, a fine-tuned checkpoint out, events on the way. */
 import { addPacking, noPacking, packingOf } from '../batch/packing.ts'
 import { saveAdapter } from '../checkpoint/adapter/save.ts'
+import { initialiseNewRows } from '../checkpoint/added-tokens.ts'
 import { loadParameters } from '../checkpoint/load.ts'
 import { lockOutput } from '../checkpoint/output.ts'
 import { saveCheckpoint } from '../checkpoint/save.ts'
@@ -61,9 +62,13 @@ export class Trainer extends TrainerEmitter {
   async plan({ signal }: FitOptions = {}): Promise<TrainingPlan> {
     return this.#exclusively(async () => {
       const setup = await this.#setUp(signal)
-      const plan = { ...setup.plan, estimatedSeconds: await estimateSeconds(setup) }
-      this.emit('plan', plan)
-      return plan
+      try {
+        const plan = { ...setup.plan, estimatedSeconds: await estimateSeconds(setup) }
+        this.emit('plan', plan)
+        return plan
+      } finally {
+        setup.added?.release()
+      }
     }, signal)
   }
 
@@ -86,9 +91,10 @@ export class Trainer extends TrainerEmitter {
     return this.#exclusively(async () => {
       const warnings: Warning[] = []
       const setup = await this.#setUp(signal, warnings)
-      this.emit('plan', setup.plan)
-      const unlock = await lockOutput(this.options.output)
+      let unlock = async () => {}
       try {
+        this.emit('plan', setup.plan)
+        unlock = await lockOutput(this.options.output)
         const metrics = await MetricsFile.open(this.options.output)
         try {
           await metrics.append('plan', setup.plan)
@@ -98,6 +104,7 @@ export class Trainer extends TrainerEmitter {
           await metrics.close()
         }
       } finally {
+        setup.added?.release()
         await unlock()
       }
     }, signal)
@@ -149,14 +156,15 @@ export class Trainer extends TrainerEmitter {
   }
 
   async #loadWeights(
-    { checkpoint, model, adapter }: Setup,
+    { checkpoint, model, added, adapter }: Setup,
     engine: NativeEngine,
     metrics: MetricsFile,
     signal: AbortSignal | undefined,
   ): Promise<void> {
     if (checkpoint) {
       const onProgress = (done: number, total: number) => this.emit('prepare', { stage: 'model', done, total })
-      const warnings = await loadParameters(checkpoint, engine, { signal, onProgress })
+      const warnings = await loadParameters(checkpoint, engine, { spec: model.spec, signal, onProgress })
+      if (added) warnings.push(await initialiseNewRows(engine, added))
       for (const warning of warnings) await this.#warn(warning, metrics)
       if (adapter) await startAdapter(adapter, engine, this.options.seed, signal)
       return

@@ -174,6 +174,11 @@ std::vector<ParameterGroup> parameter_groups(const Napi::Value& value) {
       if (!names.Get(n).IsString()) refuse("names has an entry that is not a string");
       groups[i].names.push_back(names.Get(n).As<Napi::String>().Utf8Value());
     }
+    if (!in.Get("rows").IsUndefined()) {
+      const std::vector<int32_t> rows = elements<int32_t>(in, "rows", napi_int32_array);
+      if (rows.size() != 2) refuse("rows is not two numbers");
+      groups[i].rows = {rows[0], rows[1]};
+    }
     if (!in.Get("learningRateScale").IsUndefined()) groups[i].learning_rate_scale = number(in, "learningRateScale");
     if (!in.Get("weightDecay").IsUndefined()) groups[i].weight_decay = number(in, "weightDecay");
   }

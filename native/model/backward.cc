@@ -1,5 +1,7 @@
 // Backward over the layers, by hand, in the reverse order of forward.cc. dx is the gradient of the residual stream;
 // dx_compute is the same rounded to what matmuls read, and is dx itself where compute is wide.
+#include <algorithm>
+
 #include "model/decoder.h"
 
 namespace tunesmith {
@@ -43,10 +45,21 @@ void Decoder::backward(bool first, const std::atomic<bool>& cancel) {
       backward_attention(layer, first);
   }
   if (parameters_->embedding_grad || parameters_->position_embedding_grad) drop_embeddings(dx);
-  if (parameters_->embedding_grad)
-    backend_.embedding_backward(parameters_->embedding_grad, dx, batch_->tokens, spec_.embedding_scale);
+  if (parameters_->embedding_grad) backward_embedding(dx);
   if (parameters_->position_embedding_grad)
     backend_.embedding_backward(parameters_->position_embedding_grad, dx, batch_->positions, 1);
+}
+
+// Of a table of which only some rows train, the gradients of their tokens are gathered first, as many at a time as fit
+// into the room of the last layer's rows.
+void Decoder::backward_embedding(Tensor dx) {
+  const Tensor grad = parameters_->embedding_grad;
+  if (!batch_->trained_tokens) return backend_.embedding_backward(grad, dx, batch_->tokens, spec_.embedding_scale);
+  for (int64_t first = 0; first < batch_->trained_rows_count; first += dx_rows_.rows) {
+    const Tensor rows = dx_rows_.slice_rows(0, std::min(dx_rows_.rows, batch_->trained_rows_count - first));
+    backend_.gather_rows(rows, dx, batch_->trained_rows + first);
+    backend_.embedding_backward(grad, rows, batch_->trained_tokens + first, spec_.embedding_scale);
+  }
 }
 
 }  // namespace tunesmith

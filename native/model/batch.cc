@@ -113,6 +113,7 @@ void DeviceBatch::load(Backend& backend, const DecoderSpec& spec, const MicroBat
   put(supervised_offsets, row_offsets, sequences + 1);
   put(targets, row_targets, padded_rows);
   if (numbers) load_numbers(backend, batch);
+  if (trained_tokens) load_trained_tokens(backend, batch);
 
   // Filler rows weigh nothing, so their gradient is zero however wild their logits are.
   if (weights.dtype == DType::kFloat64) {
@@ -124,6 +125,26 @@ void DeviceBatch::load(Backend& backend, const DecoderSpec& spec, const MicroBat
     host.resize(size_t(padded_rows), 0);
     backend.upload(weights.data, host.data(), host.size() * sizeof(float));
   }
+}
+
+void DeviceBatch::reserve_trained_tokens(int64_t first, int64_t count, Arena& arena) {
+  first_trained_token_ = first;
+  trained_token_count_ = count;
+  for (int32_t** array : {&trained_rows, &trained_tokens})
+    arena.reserve_ints(MemoryKind::kScratch, *array, limits_.tokens);
+}
+
+void DeviceBatch::load_trained_tokens(Backend& backend, const MicroBatch& batch) {
+  std::vector<int32_t> of_rows, of_tokens;
+  for (int64_t t = 0; t < count; t++) {
+    const int64_t token = batch.tokens[size_t(t)] - first_trained_token_;
+    if (token < 0 || token >= trained_token_count_) continue;
+    of_rows.push_back(int32_t(t));
+    of_tokens.push_back(int32_t(token));
+  }
+  trained_rows_count = int64_t(of_rows.size());
+  backend.upload(trained_rows, of_rows.data(), of_rows.size() * sizeof(int32_t));
+  backend.upload(trained_tokens, of_tokens.data(), of_tokens.size() * sizeof(int32_t));
 }
 
 void DeviceBatch::load_numbers(Backend& backend, const MicroBatch& batch) {

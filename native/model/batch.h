@@ -47,6 +47,9 @@ class DeviceBatch {
   // `random`: with the arrays that random masks are keyed by.
   DeviceBatch(const BatchLimits& limits, int64_t bucket, DType compute, bool random, Arena& arena);
 
+  // For the gradient of a table of which only the rows of tokens [first, first + count) train.
+  void reserve_trained_tokens(int64_t first, int64_t count, Arena& arena);
+
   // Checks everything an op would trust, then uploads. `every_row` treats all rows as supervised (logits for
   // inspection). Throws CodedError ERR_INVALID_BATCH.
   void load(Backend& backend, const DecoderSpec& spec, const MicroBatch& batch, bool every_row);
@@ -84,12 +87,17 @@ class DeviceBatch {
   int32_t* numbers = nullptr;                 // [T] MicroBatch::numbers of each token's conversation
   int32_t* supervised_numbers = nullptr;      // [R]
   Tensor weights;                             // [R] wide
+  int64_t trained_rows_count = 0;             // rows whose token's row of the table trains, where not all do
+  int32_t* trained_rows = nullptr;            // [trained_rows_count] of them the rows
+  int32_t* trained_tokens = nullptr;          // [trained_rows_count] and the tokens, counted from the first that trains
 
  private:
+  void load_trained_tokens(Backend& backend, const MicroBatch& batch);
   void load_numbers(Backend& backend, const MicroBatch& batch);
 
   BatchLimits limits_;
   int64_t bucket_;
+  int64_t first_trained_token_ = 0, trained_token_count_ = 0;
 };
 
 }  // namespace tunesmith

@@ -42,6 +42,8 @@ Decoder::Decoder(const DecoderSpec& spec, const DecoderOptions& options, Backend
       BatchLimits{options.limits.tokens, std::min(options.limits.supervised, options.limits.tokens),
                   options.limits.sequences},
       backend.row_bucket(), compute_, options.training && options.draws(), arena);
+  if (const Parameter& table = parameters_->find("embedding.weight"); table.trained() && !table.trained_whole())
+    batch_->reserve_trained_tokens(table.trained_first, table.trained_count, arena);
 
   const size_t layers = size_t(spec_.layers);
   while (first_trained_ < layers && parameters_->lowest_block > mlp_block(int64_t(first_trained_))) first_trained_++;

@@ -141,6 +141,7 @@ class Decoder {
   void forward_layer(size_t layer, bool again);
   void forward_linear(Tensor y, Tensor x, const Linear& linear);
   // backward.cc
+  void backward_embedding(Tensor dx);
   void backward(bool first, const std::atomic<bool>& cancel);
   void backward_linear(Tensor dx, Tensor dy, Tensor x, Linear& linear, bool first);
   // attention_block.cc

@@ -90,6 +90,9 @@ std::vector<uint8_t> Parameters::read(Backend& backend, const std::string& name,
                                       int64_t count, DType type) const {
   const Parameter& p = find(name);
   check_range(p, offset, count);
+  if (gradient && p.trained() && offset > p.grad.size() - count)
+    throw CodedError("ERR_INVALID_ARGUMENT", "the gradient of " + name + " has " + std::to_string(p.grad.size()) +
+                                                 " elements: only some of its rows train");
   if (gradient && !p.trained())
     throw CodedError("ERR_NOT_TRAINING", "this engine holds no gradient of " + name + ", which does not train");
   const Tensor& tensor = gradient ? p.grad : p.value;

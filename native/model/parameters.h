@@ -25,17 +25,25 @@ struct Parameter {
   int64_t offset;       // elements into the matrices or the vectors
   int64_t grad_offset;  // elements into those of them that train
   Tensor value;         // wide; a shape without data where quantised
-  Tensor grad;          // wide; empty where frozen
+  Tensor grad;          // wide, of what trains of it; empty where frozen
   int nf4 = -1;         // into the quantised matrices; -1: not quantised
+  // Where only some rows of a matrix, or elements of a vector, train: [trained_first, trained_first + trained_count).
+  int64_t trained_first = 0, trained_count = 0;
 
   bool trained() const { return group >= 0; }
+  int64_t length() const { return is_vector ? value.cols : value.rows; }
+  bool trained_whole() const { return trained() && trained_count == length(); }
+  Tensor trained_value() const {
+    return is_vector ? value.slice_cols(trained_first, trained_count) : value.slice_rows(trained_first, trained_count);
+  }
   bool quantized() const { return nf4 >= 0; }
 };
 
 // Parameters that train alike.
 struct ParameterGroup {
   std::vector<std::string> names;
-  double learning_rate_scale = 1;      // multiplies the step's learning rate
+  std::optional<std::pair<int64_t, int64_t>> rows;  // first and number of the rows that train; absent: all
+  double learning_rate_scale = 1;                   // multiplies the step's learning rate
   std::optional<double> weight_decay;  // of every parameter here; absent: the step's for matrices, none for vectors
 };
 

@@ -7,6 +7,24 @@
 
 namespace tunesmith {
 
+namespace {
+
+void choose_rows(Parameter& p, const std::optional<std::pair<int64_t, int64_t>>& rows) {
+  p.trained_first = 0;
+  p.trained_count = p.length();
+  if (!rows) return;
+  const auto [first, count] = *rows;
+  if (p.name != "embedding.weight" && p.name != "head.weight" && p.name != "head.bias")
+    throw CodedError("ERR_INVALID_ARGUMENT", "parameter " + p.name + " cannot train in part");
+  if (first < 0 || count < 1 || first > p.length() - count)
+    throw CodedError("ERR_INVALID_ARGUMENT", "rows " + std::to_string(first) + " to " + std::to_string(first + count) +
+                                                 " are outside the " + std::to_string(p.length()) + " of " + p.name);
+  p.trained_first = first;
+  p.trained_count = count;
+}
+
+}  // namespace
+
 // Gives every parameter its group and every trained one its place among the gradients.
 void Parameters::assign_groups() {
   if (!options_.training) return;
@@ -22,18 +40,22 @@ void Parameters::assign_groups() {
         if (found->second->trained())
           throw CodedError("ERR_INVALID_ARGUMENT", "parameter " + name + " is in two groups of trainable");
         found->second->group = int(group);
+        choose_rows(*found->second, groups[group].rows);
       }
     }
   } else {
     groups = {ParameterGroup{}};
-    for (Parameter& p : parameters_) p.group = options_.adapters.modules.empty() || is_adapter(p.name) ? 0 : -1;
+    for (Parameter& p : parameters_) {
+      p.group = options_.adapters.modules.empty() || is_adapter(p.name) ? 0 : -1;
+      choose_rows(p, {});
+    }
   }
   for (Parameter& p : parameters_) {
     if (!p.trained()) continue;
     if (p.quantized())
       throw CodedError("ERR_INVALID_ARGUMENT", "parameter " + p.name + " is quantised and cannot train");
     p.grad_offset = trained_size_[p.is_vector];
-    trained_size_[p.is_vector] += p.value.size();
+    trained_size_[p.is_vector] += p.trained_value().size();
   }
   if (trained_size_[0] + trained_size_[1] == 0)
     throw CodedError("ERR_INVALID_ARGUMENT", "trainable names no parameter: nothing would be trained");
@@ -44,7 +66,10 @@ void Parameters::attach_views() {
   const auto at = [&](const Tensor& whole, int64_t offset) { return static_cast<char*>(whole.data) + offset * width; };
   for (Parameter& p : parameters_) {
     if (!p.quantized()) p.value.data = at(values_[p.is_vector], p.offset);
-    if (p.trained()) p.grad = matrix(at(grads_[p.is_vector], p.grad_offset), p.value.dtype, p.value.rows, p.value.cols);
+    if (!p.trained()) continue;
+    p.grad = p.trained_value();
+    p.grad.data = at(grads_[p.is_vector], p.grad_offset);
+    p.grad.stride = p.grad.cols;
   }
 }
 
@@ -54,15 +79,15 @@ std::vector<TrainedRows> Parameters::trained_rows(const std::vector<std::string>
   int64_t first = 0;
   for (const std::string& name : names) {
     const Parameter& p = find(name);
-    const int64_t count = p.is_vector ? p.value.cols : p.value.rows;
+    const int64_t start = first + p.trained_first;
     if (p.trained()) {
-      if (runs.empty() || runs.back().first + runs.back().count != first) runs.push_back({first, 0, p.grad});
+      if (runs.empty() || runs.back().first + runs.back().count != start) runs.push_back({start, 0, p.grad});
       TrainedRows& run = runs.back();
-      run.count += count;
+      run.count += p.trained_count;
       run.grad = p.is_vector ? vector(run.grad.data, run.grad.dtype, run.count)
                              : matrix(run.grad.data, run.grad.dtype, run.count, p.grad.cols);
     }
-    first += count;
+    first += p.length();
   }
   return runs;
 }

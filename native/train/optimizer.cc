@@ -41,7 +41,8 @@ void Optimizer::make_spans() {
     const Parameter* before = nullptr;
     for (const Parameter& p : decoder_.parameters().all()) {
       if (p.is_vector != vectors) continue;
-      const bool follows = before && before->group == p.group;
+      // What trains in part does not lie beside its neighbours.
+      const bool follows = before && before->group == p.group && before->trained_whole() && p.trained_whole();
       before = &p;
       if (!p.trained()) continue;
       const OptimizerRule rule = rule_of(rule_, p);
@@ -49,7 +50,7 @@ void Optimizer::make_spans() {
         Span& span = spans_.back();
         span.value = vector(nullptr, p.value.dtype, span.value.size() + p.value.size());
       } else {
-        spans_.push_back({.rule = rule, .group = p.group, .decays = p.decays, .first = &p, .value = p.value});
+        spans_.push_back({.rule = rule, .group = p.group, .decays = p.decays, .first = &p, .value = p.trained_value()});
       }
     }
   }
@@ -96,7 +97,7 @@ void Optimizer::reserve_state(Arena& arena) {
 
 void Optimizer::attach() {
   for (Span& span : spans_) {
-    span.value.data = span.first->value.data;
+    span.value.data = span.first->trained_value().data;
     span.grad = span.value;
     span.grad.data = span.first->grad.data;
     for (const Tensor* state : {&span.m, &span.v, &span.row, &span.col})

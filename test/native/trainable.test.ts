@@ -153,6 +153,53 @@ describe('trainable parameters', () => {
     engine.close()
   })
 
+  it('may be some rows of embedding and head, with the gradients that these have in a full run', async () => {
+    const [first, count] = [40, 7]
+    for (const tiedEmbeddings of [false, true])
+      for (const [backend, compute] of [
+        ['reference', 'float64'],
+        ['cpu', 'float32'],
+        ['cpu', 'bfloat16'],
+      ] as const) {
+        const spec = smallSpec({ ...full, tiedEmbeddings, headBias: !tiedEmbeddings })
+        const options = engineOptions(backend, compute, { spec })
+        const names = tiedEmbeddings ? ['embedding.weight'] : ['embedding.weight', 'head.weight', 'head.bias']
+        const whole = await stepGradients(options)
+        const trainable = [{ names, rows: Int32Array.of(first, count), weightDecay: 0.1 }]
+        const engine = await randomEngine({ ...options, trainable })
+        const before = await values(engine)
+        await engine.accumulate(batch, 2 * weightSum(batch), true)
+        await engine.accumulate(randomBatch([9, 5]), 2 * weightSum(batch), false)
+        for (const name of names) {
+          const width = name === 'head.bias' ? 1 : spec.hiddenSize
+          const bytes = await engine.readGradient(name, 0, count * width, 'float64')
+          const expected = whole.get(name)!.subarray(first * width, (first + count) * width)
+          assert.deepEqual(new Float64Array(bytes.buffer), Float64Array.from(expected), `${name} on ${backend}`)
+          assert.ok(expected.some((value) => value !== 0))
+          await assert.rejects(engine.readGradient(name, 0, (count + 1) * width, 'float64'), {
+            code: 'ERR_INVALID_ARGUMENT',
+          })
+        }
+        await engine.optimizerStep({ ...step, maxGradNorm: Number.POSITIVE_INFINITY, step: 1 })
+        for (const [name, after] of await values(engine)) {
+          const width = name === 'head.bias' ? 1 : spec.hiddenSize
+          const start = before.get(name)!
+          for (const [i, value] of after.entries()) {
+            const trains = names.includes(name) && i >= first * width && i < (first + count) * width
+            if (!trains) assert.equal(value, start[i], `${name}[${i}]`)
+            else assert.notEqual(value, start[i], `${name}[${i}]`)
+          }
+        }
+        assert.ok(engine.plan.gradients < 4096)
+        engine.close()
+      }
+    const options = engineOptions('cpu', 'float32')
+    const make = (name: string, rows: number[]) => () =>
+      addon().plan({ ...options, trainable: [{ names: [name], rows: Int32Array.from(rows) }] })
+    assert.throws(make('embedding.weight', [60, 2]), { code: 'ERR_INVALID_ARGUMENT', message: /outside the 61/ })
+    assert.throws(make('layers.0.mlp.up.weight', [0, 2]), { code: 'ERR_INVALID_ARGUMENT', message: /in part/ })
+  })
+
   it('are named and named once', () => {
     const options = engineOptions('cpu', 'float32')
     const make = (...groups: string[][]) => addon().plan({ ...options, trainable: groups.map((names) => ({ names })) })

@@ -69,6 +69,7 @@ describe('the options', () => {
       neftuneAlpha: 0,
       embeddingDropout: 0,
       residualDropout: [0, 0],
+      addTokens: [],
       train: [],
       freeze: [],
       parameterGroups: [],

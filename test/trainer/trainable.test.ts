@@ -82,6 +82,22 @@ describe('what trains', () => {
     ])
   })
 
+  it('may be the rows of new tokens, alone or beside other tensors', () => {
+    const rows = { first: 50, count: 3 }
+    const alone = selectTrainable({ ...none, train: ['new-tokens'] }, sources, rows)
+    assert.deepEqual(alone, {
+      groups: [{ names: ['embedding.weight', 'head.weight'], rows: Int32Array.of(50, 3) }],
+      count: 2 * 3 * 24,
+    })
+    const beside = selectTrainable({ ...none, train: ['new-tokens', 'model.norm', 'embed_tokens'] }, sources, rows)
+    assert.deepEqual(beside.groups, [
+      { names: ['embedding.weight', 'final_norm.weight'] },
+      { names: ['head.weight'], rows: Int32Array.of(50, 3) },
+    ])
+    assert.equal(beside.count, 61 * 24 + 24 + 3 * 24)
+    assert.equal(selectTrainable({ ...none, train: ['new-tokens'] }, tied, rows).count, 3 * 24)
+  })
+
   it('is refused where a pattern matches nothing, with what is near', () => {
     const refusals: [Parameters<typeof select>[0], RegExp][] = [
       [{ train: ['q_porj'] }, /^option train: no tensor of the model matches 'q_porj'\. Near it: q_proj/],
