@@ -62,13 +62,14 @@ function assign(config: Record<string, unknown>, set: string): Record<string, un
     throw usage(`--set ${keys.join('.')}: the value is not valid YAML: ${(cause as Error).message.split('\n')[0]}`)
   }
   const patch = keys.reduceRight<unknown>((inner, key) => ({ [key]: inner }), value)
-  return merge(config, absolutePaths(patch, process.cwd()) as Record<string, unknown>)
+  return put(config, keys, absolutePaths(patch, process.cwd()))
 }
 
-/** Objects merge key by key, except that what a `--set` gives replaces what is there. */
-function merge(config: Record<string, unknown>, patch: Record<string, unknown>): Record<string, unknown> {
-  const [key, value] = Object.entries(patch)[0]!
+/** Objects on the way keep their other keys; what is at the end replaces what was there. */
+function put(config: Record<string, unknown>, keys: readonly string[], patch: unknown): Record<string, unknown> {
+  const [key, ...further] = keys as [string, ...string[]]
   const { [key]: before, ...rest } = config
+  const value = (patch as Record<string, unknown>)[key]
   if (value === undefined) return rest
-  return { ...rest, [key]: isRecord(value) && isRecord(before) ? merge(before, value) : value }
+  return { ...rest, [key]: further.length > 0 && isRecord(before) ? put(before, further, value) : value }
 }

@@ -58,6 +58,13 @@ describe('the configuration file', () => {
     assert.deepEqual(load('{}', ['data.onBadRow=skip']), { data: { onBadRow: 'skip' } })
   })
 
+  it('has an object replaced whole by --set of an object', () => {
+    const { adapter } = load('{"adapter": {"type": "lora", "rank": 4, "dora": true}}', [
+      'adapter={type: lora, alpha: 8}',
+    ])
+    assert.deepEqual(adapter, { type: 'lora', alpha: 8 })
+  })
+
   it('loses a key to an empty --set', () => {
     assert.deepEqual(load('{"batchSize": 4, "seed": 1}', ['batchSize=', 'batchTokens=512']), {
       seed: 1,
