@@ -154,7 +154,9 @@ function describeConfig(config: JsonFile, where: string, generationConfig?: Json
     message: `${where}: the field ${field} is not known and was left aside. If it changes the forward pass, do not train with it.`,
   }))
   if (dropout.length > 0) {
-    const message = `${where}: ${some(dropout)} above 0; training here has no dropout. The config keeps it.`
+    const message =
+      `${where}: ${some(dropout)} above 0 is left aside: a run drops only what its options embeddingDropout and ` +
+      'residualDropout say.'
     warnings.push({ code: 'WARN_NO_DROPOUT', message })
   }
   const dtype = config.value.dtype ?? config.value.torch_dtype

@@ -212,7 +212,7 @@ describe('a Llama config', () => {
     assert.deepEqual(unknown, [])
   })
 
-  it('names what drops out, which nothing here does', () => {
+  it('names fields of dropout, which is for options to say', () => {
     assert.deepEqual(read(withFields({ attention_dropout: 0.1, resid_pdrop: 0, hidden_dropout: 0.2 })).dropout, [
       'attention_dropout',
       'hidden_dropout',

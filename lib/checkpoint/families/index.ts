@@ -29,7 +29,7 @@ export interface ConfigReading {
   spec: DecoderSpec
   /** Fields that were not understood and were left aside, by path. */
   unknown: string[]
-  /** Fields of dropout that are not 0: they act in training only, and there is none here. */
+  /** Fields of dropout that are not 0: they act in training only, where options say what drops. */
   dropout: string[]
 }
 
