@@ -28,6 +28,7 @@ const batch = collate(
     source: { file: 'bench', line: 1 },
   })),
 )
+const random = Float32Array.from({ length: defaultChunkBytes / 4 }, () => 0.06 * (Math.random() - 0.5))
 // The library is loaded and its code compiled; only what the engine takes is to come. 5 sets the peak to what is there.
 addon().backends()
 writeFileSync('/proc/self/clear_refs', '5')
@@ -52,7 +53,6 @@ engine.close()
 
 /** Chunks as large as those of a checkpoint, the same random ones over and over: drawing every weight takes minutes. */
 async function load(engine: NativeEngine): Promise<void> {
-  const random = Float32Array.from({ length: defaultChunkBytes / 4 }, () => 0.06 * (Math.random() - 0.5))
   for (const { name, shape } of engine.parameters()) {
     if (name.includes('.lora_')) continue
     const count = shape.reduce((product, size) => product * size, 1)
