@@ -48,5 +48,6 @@ export const oneOf = <const T extends readonly [string, ...string[]]>(...values:
 /** 'a', 'b' or 'c' */
 function listed(values: readonly string[]): string {
   const quoted = values.map((value) => `'${value}'`)
+  if (quoted.length < 2) return quoted.join()
   return `${quoted.slice(0, -1).join(', ')} or ${quoted.at(-1)}`
 }
