@@ -53,8 +53,8 @@ DecodingSpan Decoder::decoding_span(const CacheSpan& sequence) {
   tokens.insert(tokens.end(), sequence.tokens.begin(), sequence.tokens.end());
   // A conversation that grows long, or is taken back to a short one, changes its rotary table, and all its keys.
   const bool is_long = sequence.position + count > spec_.long_rope_threshold;
-  const int64_t kept = is_long == was_long ? sequence.position : 0;
-  was_long = is_long;
+  const int64_t kept = was_long == is_long ? sequence.position : 0;
+  if (kept == 0) was_long.reset();
   return {tokens.data() + kept, int64_t(tokens.size()) - kept, kept, row, is_long ? spec_.max_positions : 0};
 }
 
@@ -78,11 +78,20 @@ std::vector<float> Decoder::extend(const std::vector<CacheSpan>& sequences, cons
     ~Guard() { spans.clear(); }
   } guard{decoding_};
 
+  // Only now are all keys of a conversation of one table: a call that was cancelled makes the next begin again.
+  const auto finish = [&] {
+    if (spec_.long_rope_threshold == 0) return;
+    for (const CacheSpan& sequence : sequences) {
+      CachedSequence& cached = cached_[size_t(sequence.slot)];
+      cached.is_long = int64_t(cached.tokens.size()) > spec_.long_rope_threshold;
+    }
+  };
   const int64_t number = int64_t(spans.size());
   const BatchLimits& limits = options_.limits;
   std::vector<float> result(size_t(number * spec_.vocab_size));
   if (total <= limits.tokens && number <= limits.supervised && number <= limits.sequences) {
     decode(std::move(spans), cancel);
+    finish();
     read_logits(result.data());
     return result;
   }
@@ -99,6 +108,7 @@ std::vector<float> Decoder::extend(const std::vector<CacheSpan>& sequences, cons
     }
     read_logits(result.data() + i * spec_.vocab_size);
   }
+  finish();
   return result;
 }
 

@@ -247,7 +247,7 @@ class Decoder {
   // are.
   struct CachedSequence {
     std::vector<int32_t> tokens;
-    bool is_long = false;
+    std::optional<bool> is_long;  // absent while the keys are made anew
   };
   std::vector<CachedSequence> cached_;
   void* backend_scratch_ = nullptr;
