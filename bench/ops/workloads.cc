@@ -386,6 +386,59 @@ void add_other_families(std::vector<Op>& ops) {
   ops.push_back({"softcap_backward", 0, 4e-3, 8, softcap_backward});
 }
 
+Workload adamw_8bit(Pool& pool, int64_t tokens) {
+  const int64_t n = parameters(tokens), blocks = (n + 255) / 256;
+  const Tensor w = pool.values(DType::kFloat32, 1, n), grad = pool.values(DType::kFloat32, 1, n);
+  const Tensor absmax = pool.zeros(DType::kFloat32, 2, blocks), codes = pool.zeros(DType::kFloat32, 2, (n + 3) / 4);
+  const auto bytes = [](const Tensor& row) { return static_cast<uint8_t*>(row.data); };
+  const Moments8 moments{bytes(codes.slice_rows(0, 1)), absmax.row<float>(0), bytes(codes.slice_rows(1, 1)),
+                         absmax.row<float>(1)};
+  return {[=, &pool] {
+            pool.backend.adamw_8bit(w, moments, grad, {1e-3, 0.9, 0.999, 1e-8, 0.1, 0.1, 0.001, 0.5});
+          },
+          {w, absmax},
+          0,
+          size_in_bytes({w, w, codes, codes, absmax, absmax, grad})};
+}
+
+Workload lion(Pool& pool, int64_t tokens) {
+  const int64_t n = parameters(tokens);
+  const Tensor w = pool.values(DType::kFloat32, 1, n), grad = pool.values(DType::kFloat32, 1, n);
+  const Tensor m = pool.zeros(DType::kFloat32, 1, n);
+  return {[=, &pool] {
+            pool.backend.lion(w, m, grad, {1e-3, 0.9, 0.99, 0.1, 0.5});
+          },
+          {w, m},
+          0,
+          size_in_bytes({w, w, m, m, grad})};
+}
+
+Workload adafactor(Pool& pool, int64_t tokens) {
+  const int64_t rows = tokens < 1024 ? 67 : kMlp, cols = tokens < 1024 ? 131 : kHidden;
+  const Tensor w = pool.values(DType::kFloat32, rows, cols), grad = pool.values(DType::kFloat32, rows, cols);
+  const Tensor row = pool.zeros(DType::kFloat32, 1, rows), col = pool.zeros(DType::kFloat32, 1, cols);
+  return {[=, &pool] {
+            pool.backend.adafactor(w, row, col, grad, {1e-3, 0.5, 0.1, 0.5});
+          },
+          {w, row, col},
+          0,
+          size_in_bytes({w, w, grad})};
+}
+
+Workload muon(Pool& pool, int64_t tokens) {
+  const int64_t rows = tokens < 1024 ? 67 : kMlp, cols = tokens < 1024 ? 131 : kHidden;
+  const Tensor w = pool.values(DType::kFloat32, rows, cols), grad = pool.values(DType::kFloat32, rows, cols);
+  const Tensor m = pool.zeros(DType::kFloat32, rows, cols);
+  const Tensor scratch = pool.zeros(DType::kFloat32, 1, muon_scratch_size(rows, cols));
+  const double small = double(std::min(rows, cols)), large = double(std::max(rows, cols));
+  return {[=, &pool] {
+            pool.backend.muon(w, m, grad, scratch, {1e-3, 0.95, 0.1, 0.5});
+          },
+          {w, m},
+          5 * 2 * (2 * small * small * large + small * small * small),
+          size_in_bytes({w, w, m, m, grad})};
+}
+
 }  // namespace
 
 std::vector<Op> step_ops() {
@@ -412,6 +465,11 @@ std::vector<Op> step_ops() {
   ops.push_back({"cross_entropy", 1024.0 / kChunk, 4e-3, 8, cross_entropy});
   ops.push_back({"sum_squares", 1, 1e-5, 24, sum_squares});
   ops.push_back({"adamw", 1, 1e-5, 24, adamw});
+  // Instead of AdamW where a run asks for them: adafactor and muon once per matrix.
+  ops.push_back({"adamw_8bit", 0, 1e-5, 24, adamw_8bit});
+  ops.push_back({"lion", 0, 1e-5, 24, lion});
+  ops.push_back({"adafactor", 0, 1e-4, 24, adafactor});
+  ops.push_back({"muon", 0, 1e-4, 24, muon});
   add_other_families(ops);
   return ops;
 }

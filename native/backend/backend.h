@@ -22,7 +22,7 @@
 namespace tunesmith {
 
 // Raised whenever the meaning or order of anything in this file changes.
-constexpr int kBackendInterfaceVersion = 7;
+constexpr int kBackendInterfaceVersion = 8;
 
 // silu = x · sigmoid(x); gelu = x · Φ(x), Φ the normal distribution; gelu_tanh = x/2 · (1 + tanh(√(2/π) (x + 0.044715
 // x³))) (arXiv 1606.08415); relu = max(x, 0), with the gradient 0 at 0.
