@@ -33,7 +33,7 @@ export function fitLength(
     throw new TunesmithError(
       'ERR_TOO_LONG',
       `${place(source)} has ${longest} tokens, maxLength is ${maxLength}. Shorten or remove it, raise maxLength up to ` +
-        'the context of the model, or set onTooLong to "drop" or "truncate-turns"',
+        'the context of the model, or set onTooLong to "drop", "truncate-turns", "truncate-left" or "truncate-right"',
     )
   }
   if (onTooLong !== 'drop') {
@@ -49,6 +49,14 @@ export function fitLength(
 }
 
 const TRUNCATIONS = { 'truncate-turns': 'turns', 'truncate-left': 'left', 'truncate-right': 'right' } as const
+
+/** What may leave more of a row. */
+const OTHERS = {
+  'truncate-turns':
+    '"truncate-right" keeps the beginning of a turn that does not fit, "truncate-left" the end of the row',
+  'truncate-right': '"truncate-left" keeps the end of the row',
+  'truncate-left': '"truncate-right" keeps the beginning of the row',
+} as const
 
 /** Of a conversation in several pieces, those that have nothing left are lost and counted with it. */
 function truncatePieces(
@@ -68,14 +76,18 @@ function truncatePieces(
  */
 export function checkTooLong(
   { tooLong, rows, kept, examples }: { tooLong: number; rows: number; kept: number; examples: readonly string[] },
-  maxLength: number,
+  { maxLength, onTooLong }: Pick<PrepareOptions, 'maxLength' | 'onTooLong'>,
 ): void {
   if (tooLong === 0 || (kept > 0 && tooLong <= TOLERATED * rows)) return
   const share = ((100 * tooLong) / rows).toFixed(1)
   throw new TunesmithError(
     'ERR_TOO_LONG',
-    `${tooLong} of ${rows} rows (${share} %) are longer than maxLength (${maxLength} tokens), among them ` +
-      `${placeList(examples)}. Up to 5 % would be dropped. Shorten or remove them, raise maxLength if the model's context ` +
-      'allows more, or have them cut: onTooLong "truncate-turns" or "truncate-right"',
+    onTooLong === 'drop' || onTooLong === 'error'
+      ? `${tooLong} of ${rows} rows (${share} %) are longer than maxLength (${maxLength} tokens), among them ` +
+          `${placeList(examples)}. Up to 5 % would be dropped. Shorten or remove them, raise maxLength if the model's ` +
+          'context allows more, or have them cut: onTooLong "truncate-turns", "truncate-left" or "truncate-right"'
+      : `${tooLong} of ${rows} rows (${share} %) have nothing that trains left once onTooLong "${onTooLong}" has cut them to ` +
+          `maxLength (${maxLength} tokens), among them ${placeList(examples)}. Up to 5 % would be dropped. Shorten or remove ` +
+          `them, raise maxLength if the model's context allows more, or cut elsewhere: ${OTHERS[onTooLong]}`,
   )
 }

@@ -138,7 +138,7 @@ export class Pass {
         kept: done.pieces.length,
         examples: tooLong.examples,
       },
-      this.#options.maxLength,
+      this.#options,
     )
     if (done.pieces.length === 0 && side === 'eval') {
       throw new TunesmithError('ERR_NOTHING_SUPERVISED', 'No token of the evaluation data carries loss')

@@ -4,7 +4,7 @@ import { Escaper } from '../chat/escape.ts'
 import { leftOut } from '../chat/left-out.ts'
 import { type ChatTemplate, chooseTemplate } from '../chat/template.ts'
 import type { Tokenizer } from '../chat/tokenizer.ts'
-import { checkCallsRendered, withEmptyContent } from '../chat/tool-calls.ts'
+import { checkCallsRendered, REFUSED, substitutes } from '../chat/tool-calls.ts'
 import { type WeightedText, type WeightOptions, weightedConversation, weightedText } from '../chat/weights.ts'
 import { type Conversation, isConversation, type TextRow } from '../data/conversation.ts'
 import { RowProblem } from '../data/rows.ts'
@@ -46,8 +46,9 @@ export class RowTexts {
    */
   async chooseTemplate(): Promise<void> {
     const { chatTemplate, templateVariables: variables = {} } = this.#options
-    const { template, fallback } = await chooseTemplate(chatTemplate, this.#tokenizer, { variables })
+    const { template, fallback, unread } = await chooseTemplate(chatTemplate, this.#tokenizer, { variables })
     if (fallback !== undefined) this.#tally.warnings.push({ code: 'WARN_TEMPLATE_FALLBACK', message: fallback })
+    if (unread !== undefined) this.#tally.warnings.push({ code: 'WARN_TEMPLATE_VARIABLE', message: unread })
     this.#template = template
   }
 
@@ -63,23 +64,27 @@ export class RowTexts {
     try {
       return this.#conversation(row)
     } catch (error) {
-      const filled = error instanceof RowProblem ? withEmptyContent(row) : undefined
-      if (!filled) throw error
-      const texts = this.#orNothing(() => this.#conversation(filled))
-      if (!texts) throw error
-      this.#tally.filled.add(row.source)
-      return texts
+      if (!(error instanceof RowProblem)) throw error
+      return this.#substituted(row, error)
     }
   }
 
-  /** Undefined where the row is a problem with other content as well: then the first one is told. */
-  #orNothing<T>(work: () => T): T | undefined {
-    try {
-      return work()
-    } catch (error) {
-      if (error instanceof RowProblem) return undefined
-      throw error
+  /** The texts of the first form of the row that is no problem; where all are, `problem` is told, and how far they came. */
+  #substituted(row: Conversation, problem: RowProblem): WeightedText[] {
+    let other = ''
+    for (const { conversation, filled, arguments: form } of substitutes(row)) {
+      try {
+        const texts = this.#conversation(conversation)
+        if (filled) this.#tally.filled.add(row.source)
+        if (form) this.#tally.converted(form).add(row.source)
+        return texts
+      } catch (error) {
+        if (!(error instanceof RowProblem || error instanceof TunesmithError)) throw error
+        if (form && !error.message.includes(REFUSED))
+          other ||= `; with the arguments of its calls as ${form}: ${error.message}`
+      }
     }
+    throw other === '' ? problem : new RowProblem(problem.field, problem.message + other)
   }
 
   #conversation(row: Conversation): WeightedText[] {

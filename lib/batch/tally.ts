@@ -50,6 +50,8 @@ export class Tally {
   readonly filled = new Dropped()
   /** Conversations of which the chat template leaves words out. */
   readonly leftOut = new Dropped()
+  /** Conversations whose arguments of tool calls had to be given another form, by that form. */
+  readonly #converted = new Map<string, Dropped>()
   truncatedTokens = 0
   truncatedSupervisedTokens = 0
   unstopped = 0
@@ -91,6 +93,12 @@ export class Tally {
     this.truncatedSupervisedTokens += sum(before, supervised) - sum(kept, supervised)
     for (const { unstopped } of kept) this.unstopped += unstopped
     return after
+  }
+
+  converted(form: string): Dropped {
+    const known = this.#converted.get(form) ?? new Dropped()
+    this.#converted.set(form, known)
+    return known
   }
 
   /** Counts a row of whose `texts` texts `kept` are examples. */
@@ -135,6 +143,7 @@ export class Tally {
       ...this.#splits(),
       ...this.#escapes(),
       ...this.#fillings(),
+      ...this.#conversions(),
       ...this.#lostWords(),
       ...this.#sharedTokens(),
     ]
@@ -177,6 +186,15 @@ export class Tally {
       `${conversationsOf(count)} ${count === 1 ? 'has' : 'have'} turns that call tools and have no content, which the chat ` +
       `template refuses; they are rendered with empty content, and have to be at inference: ${shown}`
     return [{ code: 'WARN_EMPTY_CONTENT', message }]
+  }
+
+  #conversions(): Warning[] {
+    return [...this.#converted].map(([form, { count, shown }]) => {
+      const message =
+        `${conversationsOf(count)} ${count === 1 ? 'has' : 'have'} arguments of tool calls in a form that the chat template ` +
+        `refuses; they are rendered as ${form}, and have to be at inference: ${shown}`
+      return { code: 'WARN_TOOL_ARGUMENTS', message }
+    })
   }
 
   #lostWords(): Warning[] {

@@ -11,8 +11,9 @@ import { RowProblem, visitStrings } from '../data/rows.ts'
 import { TunesmithError } from '../errors.ts'
 import { BLOCK_END, BLOCK_START } from './jinja.ts'
 import { mapStrings } from './map-strings.ts'
+import { promptMismatch } from './prompt-mismatch.ts'
 import type { ChatTemplate } from './template.ts'
-import { remedy } from './tool-calls.ts'
+import { REFUSED } from './tool-calls.ts'
 
 /** Content that no row has: a noncharacter. */
 const UNLIKELY = '\ufdd2'
@@ -178,13 +179,9 @@ class Renderer {
     }
     if (prompt !== undefined && text.startsWith(prompt)) return prompt.length
     if (index === 0) return this.#headerLength(text)
-    const at = commonPrefix(prompt!, text)
-    throw new RowProblem(
-      `messages[${index}]`,
-      `the template's generation prompt ends in ${JSON.stringify(prompt!.slice(-40))}, but this turn is rendered as ` +
-        `${JSON.stringify(text.slice(Math.max(0, at - 10), at + 40))}: inference would never show it this context. ` +
-        'Change the turn or use a chatTemplate whose prompt agrees',
-    )
+    const { messages, tools } = this.#conversation
+    const places = { prompt: prompt!, text, at: commonPrefix(prompt!, text) }
+    throw promptMismatch(this.#template, messages.slice(0, index + 1), tools, places)
   }
 
   /** Where an opening reply starts: the text before it does not depend on what it says. */
@@ -288,8 +285,7 @@ class Renderer {
   }
 
   #refusal(error: unknown): RowProblem {
-    const hint = remedy(this.#template, this.#conversation)
-    return new RowProblem('messages', `the chat template refuses them: ${(error as Error).message}${hint}`)
+    return new RowProblem('messages', `${REFUSED}: ${(error as Error).message}`)
   }
 
   #noStop(

@@ -4,6 +4,9 @@
  * still has the last word.
  */
 import { TunesmithError } from '../errors.ts'
+import { GLOBAL_NAMES } from './jinja/globals.ts'
+import { settableNames } from './jinja/names.ts'
+import { parseTemplate } from './jinja/source.ts'
 
 /** Names that rendering sets itself. */
 const RESERVED = [
@@ -17,6 +20,13 @@ const RESERVED = [
   'unk_token',
 ]
 const CONSTANTS = ['true', 'false', 'none', 'True', 'False', 'None', 'and', 'or', 'not', 'if', 'else', 'in', 'is']
+
+/** Names that a caller can set in templates: those they read, beside what rendering sets and what they assign themselves. */
+export function readVariables(sources: readonly string[]): string[] {
+  const own = [...RESERVED, ...GLOBAL_NAMES]
+  const names = sources.flatMap((source) => [...settableNames(parseTemplate(source))])
+  return [...new Set(names)].filter((name) => !own.includes(name))
+}
 
 /**
  * @param variables JSON values by name

@@ -8,13 +8,15 @@ import { copyNotes } from '../data/exact-json.ts'
 import { TunesmithError } from '../errors.ts'
 import { BUILTIN_NAMES, builtinTemplate, isBuiltin, missingTokens } from './builtin-templates.ts'
 import { hasGenerationTags, JinjaTemplate } from './jinja.ts'
-import { withDefaults } from './template-variables.ts'
+import { readVariables, withDefaults } from './template-variables.ts'
 import { namedTemplates, type Token, type Tokenizer } from './tokenizer.ts'
 
 export interface RenderOptions {
   tools?: readonly unknown[] | undefined
   /** Ends with what precedes an assistant turn. Default false. */
   addGenerationPrompt?: boolean
+  /** Further variables, before those of the run. */
+  variables?: Record<string, unknown>
   /** With the ends of `{% generation %}` blocks marked by BLOCK_START and BLOCK_END. Default false. */
   marked?: boolean
 }
@@ -43,8 +45,13 @@ export class ChatTemplate {
   readonly now: Date
   /** The text of the tokenizer's bos, which templates know as bos_token. */
   readonly bos: string | undefined
+  /** The run's own variables. */
+  readonly variables: Record<string, unknown>
   readonly #compiled = new Map<string, JinjaTemplate>()
-  readonly #variables: Record<string, unknown>
+  readonly #tokens: Record<string, string>
+  /** Sources without the defaults that `variables` are written as. */
+  readonly #given: readonly string[]
+  #read: readonly string[] | undefined
 
   /**
    * @throws TunesmithError `ERR_TEMPLATE` where a source does not parse, `ERR_INVALID_OPTION` for variables that cannot be
@@ -54,6 +61,7 @@ export class ChatTemplate {
     const sources = new Map([...given].map(([key, source]) => [key, withDefaults(source, variables)]))
     this.name = name
     this.sources = sources
+    this.#given = [...given.values()]
     this.now = now
     this.bos = tokenizer.bos?.text
     this.source = sources.get('default') ?? [...sources.values()][0]!
@@ -64,10 +72,17 @@ export class ChatTemplate {
       unk_token: tokenizer.unk,
     }
     const defined = Object.entries(tokens).flatMap(([key, token]) => (token ? [[key, token.text]] : []))
-    this.#variables = Object.fromEntries(defined)
+    this.#tokens = Object.fromEntries(defined)
+    this.variables = variables
     this.tagged = [...sources.values()].some(hasGenerationTags)
     for (const [key, source] of sources) this.#compiled.set(key, compile(source, name, now))
     this.stopTokens = findStopTokens(this, tokenizer)
+  }
+
+  /** Names of variables that the sources read and rendering does not set: what `variables` may be about. */
+  get readVariables(): readonly string[] {
+    this.#read ??= readVariables(this.#given)
+    return this.#read
   }
 
   /**
@@ -77,25 +92,35 @@ export class ChatTemplate {
    */
   render(
     messages: readonly Message[],
-    { tools, addGenerationPrompt = false, marked = false }: RenderOptions = {},
+    { tools, addGenerationPrompt = false, marked = false, variables: more }: RenderOptions = {},
   ): string {
     const compiled = (tools && this.#compiled.get('tool_use')) ?? this.#compiled.get('default') ?? first(this.#compiled)
     const variables = {
-      ...this.#variables,
+      ...more,
+      ...this.#tokens,
       messages: messages.map(withoutWeight),
       tools: tools ?? null,
       documents: null,
       add_generation_prompt: addGenerationPrompt,
     }
-    return compiled.render(variables, marked)
+    try {
+      return compiled.render(variables, marked)
+    } catch (error) {
+      const token = /^'((?:bos|eos|pad|unk)_token)' is undefined$/.exec((error as Error).message)?.[1]
+      if (!token || token in this.#tokens) throw error
+      const remedy = `the tokenizer has none: set ${token} in tokenizer_config.json, or use a chatTemplate without it`
+      throw new Error(`it writes ${token}, and ${remedy}`, { cause: error })
+    }
   }
 }
 
-/** A template, and why it is not the one that was asked for. */
+/** A template, and what is worth a warning about the choice. */
 export interface TemplateChoice {
   template: ChatTemplate
-  /** Present where the model has no template of its own and another stands in: worth a warning. */
+  /** Present where the model has no template of its own, or none named default, and another stands in. */
   fallback?: string
+  /** Present where `variables` holds some that the template never reads. */
+  unread?: string
 }
 
 /**
@@ -111,24 +136,40 @@ export async function chooseTemplate(
   { variables, now }: Pick<TemplateSettings, 'variables' | 'now'> = {},
 ): Promise<TemplateChoice> {
   const settings = { ...(variables && { variables }), ...(now && { now }) }
-  const make = (name: string, sources: ReadonlyMap<string, string>) =>
-    new ChatTemplate(tokenizer, { name, sources, ...settings })
-  if (chatTemplate === 'model' && tokenizer.chatTemplates.size > 0) {
-    return { template: make('model', tokenizer.chatTemplates) }
+  const make = (name: string, sources: ReadonlyMap<string, string>): TemplateChoice => {
+    const template = new ChatTemplate(tokenizer, { name, sources, ...settings })
+    return { template, ...withoutDefault(template), ...neverRead(template) }
   }
+  if (chatTemplate === 'model' && tokenizer.chatTemplates.size > 0) return make('model', tokenizer.chatTemplates)
   if (chatTemplate === 'model') {
     const chatml = missingTokens('chatml', tokenizer).length === 0
     const name = chatml ? 'chatml' : 'plain'
     const because = chatml
       ? 'its vocabulary has <|im_start|> and <|im_end|>'
       : `its vocabulary has no chat tokens; assistant turns end in ${tokenizer.eos?.text}`
-    const template = make(name, new Map([['default', builtinTemplate(name, tokenizer)]]))
-    return { template, fallback: `The model has no chat template; using the built-in "${name}", because ${because}` }
+    const fallback = `The model has no chat template; using the built-in "${name}", because ${because}`
+    return { ...make(name, new Map([['default', builtinTemplate(name, tokenizer)]])), fallback }
   }
-  if (isBuiltin(chatTemplate)) {
-    return { template: make(chatTemplate, new Map([['default', builtinTemplate(chatTemplate, tokenizer)]])) }
-  }
-  return { template: make(chatTemplate, await readTemplates(chatTemplate)) }
+  if (isBuiltin(chatTemplate))
+    return make(chatTemplate, new Map([['default', builtinTemplate(chatTemplate, tokenizer)]]))
+  return make(chatTemplate, await readTemplates(chatTemplate))
+}
+
+/** Transformers refuses a list of templates without one named default; a single one of another name may well be meant. */
+function withoutDefault({ sources }: ChatTemplate): { fallback?: string } {
+  if (sources.has('default')) return {}
+  const names = [...sources.keys()].map((name) => JSON.stringify(name))
+  const fallback =
+    `No chat template is named "default" (found ${names.join(', ')}); using ${names[0]}, which may be meant for something ` +
+    'else. Name the right one "default", or give chatTemplate'
+  return { fallback }
+}
+
+function neverRead({ variables, readVariables }: ChatTemplate): { unread?: string } {
+  const names = Object.keys(variables).filter((name) => !readVariables.includes(name))
+  if (names.length === 0) return {}
+  const known = readVariables.length > 0 ? `it reads ${readVariables.join(', ')}` : 'it reads none'
+  return { unread: `templateVariables: the chat template never reads ${names.join(', ')}; ${known}` }
 }
 
 /** The templates in a file: Jinja, or a tokenizer_config.json with `chat_template`. */

@@ -1,13 +1,20 @@
 /**
  * Tool calls and the templates that do not expect them.
  *
- * Chat APIs give a turn that only calls tools `content: null`. Many templates add up text and cannot render that, nor can
- * Transformers with them; written with empty content the same turn renders, and that is how such templates are used at
- * inference. Others leave calls out without a word, and the model would learn to say nothing, or "None", instead.
+ * Chat APIs give a turn that only calls tools `content: null`, and the arguments of a call as JSON text. Many templates add
+ * up text and cannot render that, nor can Transformers with them; some want the arguments as objects, others as text.
+ * Written in the form that the template knows the same turn renders, and that is how such templates are used at inference.
+ * Others leave calls out without a word, and the model would learn to say nothing, or "None", instead.
  */
 import type { Conversation, Message, ToolCall } from '../data/conversation.ts'
-import { RowProblem } from '../data/rows.ts'
+import { parseExactJson } from '../data/exact-json.ts'
+import { isObject, RowProblem } from '../data/rows.ts'
+import { toJson } from './jinja/tojson.ts'
+import type { Value } from './jinja/values.ts'
 import type { ChatTemplate } from './template.ts'
+
+/** Begins the message about a row that a template does not render. */
+export const REFUSED = 'the chat template refuses them'
 
 /** A noncharacter that no text has. */
 const MARK = '\ufdd3'
@@ -19,13 +26,18 @@ export function withEmptyContent(conversation: Conversation): Conversation | und
   return { ...conversation, messages }
 }
 
-/** The conversation that is rendered for `conversation`: with empty content where the template refuses turns without. */
+/** The conversation that is rendered for `conversation`: itself, or the first substitute that the template does not refuse. */
 export function asRendered(template: ChatTemplate, conversation: Conversation): Conversation {
+  const forms = [conversation, ...substitutes(conversation).map((substitute) => substitute.conversation)]
+  return forms.find((form) => renders(template, form)) ?? conversation
+}
+
+function renders(template: ChatTemplate, { messages, tools }: Conversation): boolean {
   try {
-    template.render(conversation.messages, { tools: conversation.tools })
-    return conversation
+    template.render(messages, { tools })
+    return true
   } catch {
-    return withEmptyContent(conversation) ?? conversation
+    return false
   }
 }
 
@@ -33,25 +45,51 @@ function isSilent({ role, content, tool_calls }: Message): boolean {
   return role === 'assistant' && (content === null || content === undefined) && tool_calls !== undefined
 }
 
-/** What would make `template` render a conversation that it refuses, in words; '' where nothing that is tried does. */
-export function remedy(template: ChatTemplate, conversation: Conversation): string {
-  const filled = withEmptyContent(conversation) ?? conversation
-  const messages = filled.messages.map(withTextArguments)
-  try {
-    template.render(messages, { tools: conversation.tools })
-    return '; this template wants the arguments of tool calls as JSON text, not as objects'
-  } catch {
-    return ''
-  }
+/** A conversation in another form that means the same. */
+export interface Substitute {
+  conversation: Conversation
+  /** Turns without content have an empty one. */
+  filled: boolean
+  /** What the arguments of its tool calls have become. */
+  arguments?: 'JSON text' | 'objects'
 }
 
-function withTextArguments(message: Message): Message {
-  return withCalls(message, (call) => {
-    const { arguments: given } = call.function
-    return typeof given === 'string'
-      ? call
-      : { ...call, function: { ...call.function, arguments: JSON.stringify(given) } }
+/** What may be rendered in place of a conversation that a template refuses, what changes least first. */
+export function substitutes(conversation: Conversation): Substitute[] {
+  const filled = withEmptyContent(conversation)
+  const forms = [{ conversation, filled: false }, ...(filled ? [{ conversation: filled, filled: true }] : [])]
+  const converted = forms.flatMap((form): Substitute[] => {
+    const objects = withArguments(form.conversation, (given) => (typeof given === 'string' ? parsed(given) : given))
+    const texts = withArguments(form.conversation, (given) =>
+      isObject(given) ? toJson(given as Value, [], undefined) : given,
+    )
+    return [
+      ...(objects ? [{ ...form, conversation: objects, arguments: 'objects' as const }] : []),
+      ...(texts ? [{ ...form, conversation: texts, arguments: 'JSON text' as const }] : []),
+    ]
   })
+  return [...forms.slice(1), ...converted]
+}
+
+/** Undefined where `change` changes nothing. */
+function withArguments(conversation: Conversation, change: (given: unknown) => unknown): Conversation | undefined {
+  let changed = false
+  const messages = conversation.messages.map((message) =>
+    withCalls(message, (call) => {
+      const own = change(call.function.arguments)
+      changed ||= own !== call.function.arguments
+      return { ...call, function: { ...call.function, arguments: own } }
+    }),
+  )
+  return changed ? { ...conversation, messages } : undefined
+}
+
+function parsed(text: string): unknown {
+  try {
+    return parseExactJson(text)
+  } catch {
+    return text
+  }
 }
 
 function withCalls(message: Message, change: (call: ToolCall) => ToolCall): Message {

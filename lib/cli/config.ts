@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { LineCounter, parse, parseDocument } from 'yaml'
+import { containerOf } from '../data/containers/names.ts'
 import { TunesmithError } from '../errors.ts'
 import { absolutePaths, isRecord } from '../trainer/option-paths.ts'
 import type { TrainerOptions } from '../trainer/options.ts'
@@ -15,6 +16,12 @@ import { usage } from './command.ts'
  * @throws TunesmithError `ERR_CONFIG_READ`, `ERR_USAGE`
  */
 export function loadConfig(path: string, sets: readonly string[]): TrainerOptions {
+  const container = containerOf(path)
+  if (container !== undefined && container !== 'json')
+    throw new TunesmithError(
+      'ERR_CONFIG_READ',
+      `${path} is a data file, not a configuration: name it as data.train in a YAML or JSON file with model and output`,
+    )
   const content = readConfig(path)
   if (!isRecord(content))
     throw new TunesmithError('ERR_CONFIG_READ', `${path} must hold an object with the keys model, output and data`)

@@ -10,7 +10,8 @@ export function count(value: number): string {
 
 /** '1 step', '2 steps', '0.33 epochs' */
 export function plural(value: number, noun: string): string {
-  const text = hundredths.format(value)
+  // What is there is not nothing, however small.
+  const text = value > 0 && value < 0.01 ? String(Number(value.toPrecision(1))) : hundredths.format(value)
   return `${text} ${noun}${text === '1' ? '' : 's'}`
 }
 

@@ -77,11 +77,7 @@ export function planTable(plan: TrainingPlan): string {
     ['Run'],
     ['steps', `${count(plan.steps)} (${count(plan.stepsPerEpoch)} per epoch, ${plural(plan.epochs, 'epoch')})`],
     ['per step', batch],
-    [
-      'at once',
-      `up to ${count(plan.microBatchTokens)} tokens, ${percent(plan.packing.fill)} filled; ` +
-        `padding would make ${plan.packing.padded.toFixed(2)} times as many`,
-    ],
+    ['at once', atOnce(plan)],
     ['warmup', plural(plan.warmupSteps, 'step')],
     ...(plan.samples
       ? [
@@ -104,6 +100,19 @@ function presetLines(preset: TrainingPlan['preset']): ([string] | [string, strin
   const sets = Object.entries(preset.sets).map(([key, value]): [string, string] => [key, JSON.stringify(value)])
   const own = preset.overridden.map((key): [string, string] => [key, "the run's own"])
   return [['Preset'], [preset.name, preset.source], ...sets, ...own]
+}
+
+/** How full micro-batches are. A step that is smaller than one cannot fill it, and a long conversation is more than one. */
+function atOnce({ microBatchTokens, microBatches, packing, steps, stepsPerEpoch }: TrainingPlan): string {
+  const { fill, padded } = packing
+  const onAverage = `${count(fill * microBatchTokens)} on average`
+  const because =
+    fill > 1
+      ? ': longer conversations go alone'
+      : microBatches <= Math.min(steps, stepsPerEpoch)
+        ? ', each of them a step'
+        : ''
+  return `up to ${count(microBatchTokens)} tokens (${onAverage}${because}); padding would make ${padded.toFixed(2)} times as many`
 }
 
 /** One line per file, or one per layout where files are many. */

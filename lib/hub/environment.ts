@@ -1,5 +1,6 @@
 /** What the environment says about the hub, in the variables that huggingface_hub reads. */
 import { getHFHubCachePath, HUB_URL } from '@huggingface/hub'
+import { TunesmithError } from '../errors.ts'
 
 export interface HubEnvironment {
   /** HF_ENDPOINT, else https://huggingface.co. */
@@ -16,6 +17,7 @@ export interface HubEnvironment {
 
 export function hubEnvironment(): HubEnvironment {
   const { HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE } = process.env
+  checkEndpoint(HF_ENDPOINT)
   return {
     endpoint: (HF_ENDPOINT || HUB_URL).replace(/\/+$/, ''),
     token: HF_TOKEN?.trim() || undefined,
@@ -23,4 +25,12 @@ export function hubEnvironment(): HubEnvironment {
     cacheFolder: getHFHubCachePath(),
     retryDelay: 500,
   }
+}
+
+function checkEndpoint(endpoint: string | undefined): void {
+  if (!endpoint || (URL.canParse(endpoint) && /^https?:/.test(endpoint))) return
+  throw new TunesmithError(
+    'ERR_HUB_UNREACHABLE',
+    `HF_ENDPOINT is ${JSON.stringify(endpoint)}, which is no address; it is one such as https://huggingface.co, or unset`,
+  )
 }

@@ -39,7 +39,8 @@ function problemsOf(issue: Issue, input: unknown, known: readonly string[], path
   if (issue.code === 'unrecognized_keys') return issue.keys.map((key) => unknownKey(path, key, known))
   if (issue.code === 'invalid_union') {
     // The branch that fits the kind of value says most; where none does, the union's own words do.
-    const branch = issue.errors.find((errors) => !errors.some((e) => e.path.length === 0 && e.code === 'invalid_type'))
+    const misses = (e: Issue) => e.path.length === 0 && (e.code === 'invalid_type' || e.code === 'invalid_union')
+    const branch = issue.errors.find((errors) => !errors.some(misses))
     const found = valueAt(input, path)
     if (branch && typeof found === 'object' && found !== null) return schemaProblems(branch, input, known, path)
   }
@@ -52,6 +53,8 @@ function unknownKey(parent: Path, key: string, known: readonly string[]): Proble
   const later = laterOptions[path.replace(/\[\d+\]/g, '')]
   if (later) return { kind: 'unknown', path, message: `is not available in this version: ${later}` }
   const hint = suggestion(dotted(parent.filter((part) => typeof part === 'string')), key, known)
+  const nothing = hint && /^nothing: (.*)$/.exec(hint)?.[1]
+  if (nothing) return { kind: 'unknown', path, message: `is unknown; remove it: ${nothing}` }
   return { kind: 'unknown', path, message: `is unknown${hint ? `; did you mean ${hint}?` : ''}` }
 }
 

@@ -148,6 +148,7 @@ const foreign: Record<string, string> = {
   dataseed: 'seed',
   shuffledataset: 'shuffle',
   template: 'chatTemplate',
+  weight: 'proportion (of an entry of data.train)',
 }
 
 /** What to say about an unknown `key` under `parent` ('' at the top): the name that was probably meant. */

@@ -225,7 +225,10 @@ export async function previewRows(
   added?.release()
   const { counts, warnings } = preview
   if (rows !== undefined && counts.rows < rows)
-    warnings.push({ code: 'WARN_FEW_ROWS', message: `The data has ${counts.rows} rows; ${rows} were asked for` })
+    warnings.push({
+      code: 'WARN_FEW_ROWS',
+      message: `The data has ${counts.rows} ${counts.rows === 1 ? 'row' : 'rows'}; ${rows} were asked for`,
+    })
   for (const warning of warnings) report.warning(warning)
   return preview
 }
@@ -264,8 +267,13 @@ function neverDrawn({ path, proportion, conversations, neverDrawn: count }: Mixt
   const share = `${count} of ${conversations} conversations`
   return {
     code: 'WARN_NEVER_DRAWN',
-    message: `${path} has the proportion ${proportion}: ${share} are never drawn in ${Number(epochs.toFixed(2))} epochs`,
+    message: `${path} has the proportion ${proportion}: ${share} are never drawn in ${epochsText(epochs)}`,
   }
+}
+
+function epochsText(epochs: number): string {
+  const rounded = Number(epochs.toFixed(2))
+  return rounded === 1 ? '1 epoch' : `${rounded} epochs`
 }
 
 function maxLengthOf({ maxLength, preset }: ResolvedOptions, { spec }: ModelDescription): number {

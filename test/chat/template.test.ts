@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { strftime } from '../../lib/chat/jinja.ts'
+import { renderWithSpans } from '../../lib/chat/spans.ts'
 import { ChatTemplate, chooseTemplate } from '../../lib/chat/template.ts'
 import type { Tokenizer } from '../../lib/chat/tokenizer.ts'
 import type { Message } from '../../lib/data/conversation.ts'
@@ -110,6 +111,44 @@ x
   })
 })
 
+describe('what a template says when it fails', () => {
+  const { path } = temporaryFolder()
+
+  it('names the variable with which turn and prompt agree', async () => {
+    const tokenizer = await toyTokenizer(path('variables'), { special: CHATML })
+    const source =
+      '{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning %}<think>{{ m.reasoning }}</think>{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% if quiet is defined and quiet %}<think></think>{% endif %}{% endif %}'
+    const row = conversation(['user', 'Hi'], ['assistant', 'Hello', { reasoning: 'Greet.' }])
+    const refused = (variables: Record<string, unknown>, text = source) => {
+      try {
+        renderWithSpans(template(tokenizer, text, variables), row, [1], 'split')
+      } catch (error) {
+        return (error as Error).message
+      }
+      return undefined
+    }
+    assert.equal(refused({}), undefined)
+    const message = refused({ quiet: true })
+    assert.match(message!, /prompt ends in ".*<\|im_start\|>assistant\\n<think><\/think>", but/)
+    assert.match(message!, /rendered as ".*<\|im_start\|>assistant\\n<think>Greet\.<\/think>/)
+    assert.match(message!, /With templateVariables \{ quiet: false \} they agree$/)
+    const always = source.replace('{% if quiet is defined and quiet %}<think></think>{% endif %}', '<think></think>')
+    assert.match(refused({}, always)!, /Change the turn or use a chatTemplate whose prompt agrees$/)
+    assert.match(
+      refused({ other: 1 }, always)!,
+      /templateVariables sets other: change that, the turn or the chatTemplate$/,
+    )
+  })
+
+  it('names a token that the tokenizer lacks', async () => {
+    const tokenizer = await toyTokenizer(path('lacks'), { special: CHATML })
+    const own = template(tokenizer, '{{ bos_token + messages[0].content }}')
+    assert.throws(() => own.render(messages), /^Error: it writes bos_token, and the tokenizer has none: set bos_token/)
+    const others = template(tokenizer, '{{ messages[0].content + messages[0].nothing }}')
+    assert.throws(() => others.render(messages), /'messages\[0\]\.nothing' is undefined|\.nothing' is undefined/)
+  })
+})
+
 describe('choice of the template', () => {
   const { path, write } = temporaryFolder()
 
@@ -117,6 +156,42 @@ describe('choice of the template', () => {
     const tokenizer = await toyTokenizer(path('own'), { special: CHATML, config: { chat_template: 'own' } })
     const { template: own, fallback } = await chooseTemplate('model', tokenizer)
     assert.deepEqual([own.name, own.source, fallback], ['model', 'own', undefined])
+  })
+
+  it('tells a list without a default, and variables that are never read', async () => {
+    const list = [{ name: 'rag', template: '{{ documents }}{% if lang is defined %}{{ lang }}{% endif %}' }]
+    const tokenizer = await toyTokenizer(path('rag'), { special: CHATML, config: { chat_template: list } })
+    const variables = { lang: 'de', langg: 'de' }
+    const { template: own, fallback, unread } = await chooseTemplate('model', tokenizer, { variables })
+    assert.deepEqual(own.readVariables, ['lang'])
+    assert.match(fallback!, /named "default" \(found "rag"\); using "rag"/)
+    assert.match(unread!, /never reads langg; it reads lang$/)
+    assert.equal((await chooseTemplate('model', tokenizer, { variables: { lang: 'de' } })).unread, undefined)
+  })
+
+  it('knows which variables a caller can set', async () => {
+    const tokenizer = await toyTokenizer(path('names'), { special: CHATML })
+    const read = (source: string) => template(tokenizer, source).readVariables
+    assert.deepEqual(read('{{ a }}{% set b = c %}{{ b }}{{ m.d | e(f) }}{{ messages[g] }}'), ['a', 'c', 'm', 'f', 'g'])
+    assert.deepEqual(read('{% set x = x | default(1) %}{% set y = y if y is defined else 2 %}{{ x + y }}'), ['x', 'y'])
+    assert.deepEqual(read('{% for k, v in tools %}{{ loop.index }}{{ k }}{{ v is test(w) }}{% endfor %}'), ['w'])
+    assert.deepEqual(
+      read(
+        '{% macro f(p, q=r) %}{{ p }}{{ q }}{{ caller() }}{% endmacro %}{% call(s) f(1) %}{{ s }}{{ t }}{% endcall %}',
+      ),
+      ['r', 't'],
+    )
+    assert.deepEqual(read('{{ (a and not b) or (c in d) or -e }}{{ f if g else h }}'), [
+      'a',
+      'b',
+      'c',
+      'd',
+      'e',
+      'g',
+      'f',
+      'h',
+    ])
+    assert.deepEqual(read('{% generation %}{{ {"a": u}["a"] }}{% endgeneration %}{{ range(1) }}{{ bos_token }}'), ['u'])
   })
 
   it('falls back to ChatML where the vocabulary has its tokens', async () => {

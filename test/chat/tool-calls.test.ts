@@ -5,8 +5,9 @@ import { fileURLToPath } from 'node:url'
 import { prepare } from '../../lib/batch/prepare.ts'
 import { ChatTemplate } from '../../lib/chat/template.ts'
 import { Tokenizer } from '../../lib/chat/tokenizer.ts'
-import { checkCallsRendered, remedy, withEmptyContent } from '../../lib/chat/tool-calls.ts'
+import { asRendered, checkCallsRendered, substitutes, withEmptyContent } from '../../lib/chat/tool-calls.ts'
 import type { Conversation } from '../../lib/data/conversation.ts'
+import { parseExactJson } from '../../lib/data/exact-json.ts'
 import { prepareOptions } from '../batch/helpers.ts'
 import { itShared, shared } from '../shared.ts'
 import { scratchFolder } from '../trainer/runs.ts'
@@ -59,9 +60,38 @@ describe('tool calls that a template does not expect', () => {
     })
   })
 
-  it('have their remedy told where arguments have to be text', async () => {
-    assert.match(remedy(await make(templates.text), conversation()), /as JSON text, not as objects/)
-    assert.equal(remedy(await make('{{ raise_exception("never") }}'), conversation()), '')
+  it('have their arguments in the form that a template takes', async () => {
+    assert.deepEqual(
+      substitutes(conversation()).map(({ conversation: { messages }, filled, arguments: form }) => [
+        messages[1]!.content,
+        messages[1]!.tool_calls![0]!.function.arguments,
+        filled,
+        form,
+      ]),
+      [
+        ['', { city: 'Ulm' }, true, undefined],
+        [null, '{"city": "Ulm"}', false, 'JSON text'],
+        ['', '{"city": "Ulm"}', true, 'JSON text'],
+      ],
+    )
+    const text = asRendered(await make(templates.text), conversation())
+    assert.equal(text.messages[1]!.tool_calls![0]!.function.arguments, '{"city": "Ulm"}')
+    // As the row spells its numbers, and back.
+    const spelt = parseExactJson('{"a": 1.0, "b": [1e3, "x"], "c": 12345678901234567890}')
+    const [message] = conversation('x').messages.slice(1)
+    const asked: Conversation = {
+      messages: [{ ...message!, tool_calls: [{ function: { name: 'f', arguments: spelt } }] }],
+      source: { file: 'a', line: 1 },
+    }
+    const [written] = substitutes(asked)
+    const json = written!.conversation.messages[0]!.tool_calls![0]!.function.arguments
+    assert.equal(json, '{"a": 1.0, "b": [1000.0, "x"], "c": 12345678901234567890}')
+    const [objects] = substitutes(written!.conversation)
+    assert.equal(objects!.arguments, 'objects')
+    assert.equal(typeof objects!.conversation.messages[0]!.tool_calls![0]!.function.arguments, 'object')
+    const never = await make('{{ raise_exception("never") }}')
+    const own = conversation()
+    assert.equal(asRendered(never, own), own)
   })
 
   async function prepared(source: string, rows: object[]) {
@@ -77,10 +107,33 @@ describe('tool calls that a template does not expect', () => {
     assert.equal(train.examples.length, 2)
     const warning = warnings.find(({ code }) => code === 'WARN_EMPTY_CONTENT')
     assert.match(warning!.message, /^1 conversation has turns .*train\.jsonl:1$/)
-    await assert.rejects(prepared(templates.text, [row()]), { code: 'ERR_BAD_ROW', message: /:1: .*as JSON text/ })
-    // Content that is not none hides the calls here; arguments that are no text are refused.
-    await assert.rejects(prepared(templates.fussy, [row()]), { code: 'ERR_BAD_ROW', message: /as JSON text/ })
+    // Content that is not none hides the calls in the second; arguments that are no text are refused in both.
+    for (const [name, count] of [
+      ['text', 1],
+      ['fussy', 0],
+    ] as const) {
+      const converted = await prepared(templates[name], [row()])
+      assert.equal(converted.train.examples.length, 1)
+      const form = converted.warnings.find(({ code }) => code === 'WARN_TOOL_ARGUMENTS')
+      assert.match(form!.message, /^1 conversation has arguments .* as JSON text, and have to be.*train\.jsonl:1$/)
+      assert.equal(converted.warnings.filter(({ code }) => code === 'WARN_EMPTY_CONTENT').length, count)
+    }
+    const never = '{{ raise_exception("never") }}'
+    await assert.rejects(prepared(never, [row()]), { code: 'ERR_BAD_ROW', message: /refuses them: never/ })
     await assert.rejects(prepared(templates.deaf, [row('')]), { code: 'ERR_BAD_ROW', message: /leaves out 1 of the 1/ })
+  })
+
+  itShared('of real data are refused one by one with DeepSeek V3, whose template does not end them', async () => {
+    const path = shared('data/tool-calling/glaive_toolcall_en_demo.messages.jsonl')
+    const tokenizer = await Tokenizer.load(shared('tokenizers/deepseek_v3'))
+    // It ends a turn with several calls in a stop token, and one with a single call in none.
+    const refused = {
+      code: 'ERR_BAD_ROW',
+      message: /refuses them: .*; with the arguments of its calls as JSON text: .*without a stop/,
+    }
+    await assert.rejects(prepare(prepareOptions(path, { maxLength: 32768 }), tokenizer), refused)
+    const { counts } = await prepare(prepareOptions(path, { maxLength: 32768, onBadRow: 'skip' }), tokenizer)
+    assert.ok(counts.used > 100 && counts.used < 300)
   })
 
   itShared('of real data train with Qwen3', async () => {

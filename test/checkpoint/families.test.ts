@@ -241,7 +241,7 @@ describe('the architecture of a config', () => {
     { architectures: undefined, model_type: undefined },
   ]) {
     it(`is refused by its name: ${JSON.stringify(fields)}`, () => {
-      const name = fields.architectures?.[0] ?? fields.model_type ?? 'nothing'
+      const name = fields.architectures?.[0] ?? fields.model_type ?? 'neither "architectures" nor'
       throws(
         () => read(withFields(fields)),
         code,

@@ -65,6 +65,19 @@ describe('the configuration file', () => {
     assert.deepEqual(adapter, { type: 'lora', alpha: 8 })
   })
 
+  it('is no data file', () => {
+    for (const name of ['rows.jsonl', 'rows.csv', 'rows.jsonl.gz', 'rows.parquet'])
+      assert.throws(() => load('{"messages": [{"a": 1}]}\n{"b": 2}\n', [], name), {
+        code: 'ERR_CONFIG_READ',
+        message: /is a data file, not a configuration: name it as data\.train/,
+      })
+  })
+
+  it('has an object emptied by an empty one', () => {
+    assert.deepEqual(load('{"samples": {"prompts": ["a"]}}', ['samples={}']), { samples: {} })
+    assert.deepEqual(load('{"seed": 1}', ['samples={}']), { seed: 1, samples: {} })
+  })
+
   it('loses a key to an empty --set', () => {
     assert.deepEqual(load('{"batchSize": 4, "seed": 1}', ['batchSize=', 'batchTokens=512']), {
       seed: 1,

@@ -223,7 +223,7 @@ Data
 Run
   steps            2 (18 per epoch, 0.11 epochs)
   per step         2 conversations
-  at once          up to 8,192 tokens, 26.5 % filled; padding would make 1.50 times as many
+  at once          up to 8,192 tokens (2,171 on average, each of them a step); padding would make 1.50 times as many
   warmup           1 step
   device           cpu, float32, 2 threads
   estimated time   1m 05s

@@ -85,6 +85,16 @@ describe('CSV', () => {
     )
   })
 
+  it('tells another separator', async () => {
+    for (const [separator, name] of [
+      [';', '";"'],
+      ['\t', 'tabs'],
+    ] as const) {
+      const file = await write('other.csv', `prompt${separator}completion\na${separator}b\n`)
+      await assert.rejects(rows(file), failure('ERR_BAD_ROW', `separated by commas, not by ${name}`))
+    }
+  })
+
   it('holds lists and objects as JSON in its cells', async () => {
     const { messages } = exchange('a "b", c', 'd')
     const tools = [{ type: 'function', function: { name: 'f' } }]

@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { readText } from '../../lib/data/containers/bytes.ts'
 import { readJsonLines } from '../../lib/data/containers/jsonl.ts'
 import type { RawRow } from '../../lib/data/containers/raw-row.ts'
-import { failure, temporaryFolder } from './helpers.ts'
+import { exchange, failure, rows, temporaryFolder } from './helpers.ts'
 
 async function lines(path: string, longest?: number): Promise<RawRow[]> {
   const all: RawRow[] = []
@@ -68,6 +68,19 @@ describe('JSONL', () => {
         [3, [2]],
       ],
     )
+  })
+
+  it('is told from one JSON document over several lines', async () => {
+    for (const text of [
+      JSON.stringify([exchange('a', 'b')], null, 2),
+      `\n${JSON.stringify(exchange('a', 'b'), null, 2)}\n`,
+    ]) {
+      const file = await write('pretty.jsonl', text)
+      await assert.rejects(
+        rows(file),
+        failure('ERR_BAD_ROW', 'over several lines and not JSONL; rename the file to .json'),
+      )
+    }
   })
 
   it('of UTF-16 files and missing files is refused', async () => {

@@ -8,6 +8,8 @@ import { exchange, failure, jsonl, rows, temporaryFolder } from './helpers.ts'
 const question = { from: 'human', value: 'Hi' }
 const answer = { from: 'gpt', value: 'Hello' }
 
+const question0 = { role: 'user', content: 'q' }
+
 describe('layouts', () => {
   const { path, write } = temporaryFolder()
   /** The one row of a file, without its source. */
@@ -89,6 +91,31 @@ describe('layouts', () => {
         ],
       },
     )
+  })
+
+  it('of messages have arguments of calls that are objects, or JSON text of one', async () => {
+    const call = (given: unknown) => ({
+      messages: [
+        question0,
+        {
+          role: 'assistant',
+          content: null,
+          tool_calls: [{ type: 'function', function: { name: 'f', arguments: given } }],
+        },
+      ],
+    })
+    for (const given of ['{"a": 1}', '{}', { a: 1 }, {}, undefined]) await convert(call(given))
+    const wrong: [unknown, RegExp][] = [
+      ['{bad json', /arguments.*is not valid JSON: column 2/],
+      ['', /is not valid JSON/],
+      ['[1]', /expected an object or JSON text of one, found a list/],
+      [7, /found a number/],
+    ]
+    for (const [given, message] of wrong)
+      await assert.rejects(
+        convert(call(given)),
+        failure('ERR_BAD_ROW', /messages\[1\]\.tool_calls\[0\]\.function\.arguments/, message),
+      )
   })
 
   it('of prompt and completion as text are one text whose first part is the prompt', async () => {

@@ -4,7 +4,7 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import type { Warning } from '../../lib/errors.ts'
 import { fetchDataset } from '../../lib/hub/dataset.ts'
-import type { HubEnvironment } from '../../lib/hub/environment.ts'
+import { type HubEnvironment, hubEnvironment } from '../../lib/hub/environment.ts'
 import { localData, localModel } from '../../lib/hub/local.ts'
 import { fetchModel } from '../../lib/hub/model.ts'
 import { parseHubRef } from '../../lib/hub/ref.ts'
@@ -14,6 +14,23 @@ import { type FakeHub, fakeHub } from './server.ts'
 const COMMIT = '0123456789abcdef0123456789abcdef01234567'
 const LATER = '89abcdef0123456789abcdef0123456789abcdef'
 const large = Buffer.from(Array.from({ length: 300_000 }, (_, i) => (i * 7919) % 251))
+
+describe('HF_ENDPOINT', () => {
+  it('must be an address', () => {
+    const saved = process.env.HF_ENDPOINT
+    try {
+      for (const wrong of ['notaurl', 'ftp://x', '/tmp']) {
+        process.env.HF_ENDPOINT = wrong
+        assert.throws(hubEnvironment, failure('ERR_HUB_UNREACHABLE', `HF_ENDPOINT is "${wrong}", which is no address`))
+      }
+      process.env.HF_ENDPOINT = 'http://localhost:1/'
+      assert.equal(hubEnvironment().endpoint, 'http://localhost:1')
+    } finally {
+      if (saved === undefined) delete process.env.HF_ENDPOINT
+      else process.env.HF_ENDPOINT = saved
+    }
+  })
+})
 
 describe('hub names', () => {
   it('are told from paths, with revision and path', () => {

@@ -228,6 +228,11 @@ describe('an unknown option', () => {
       { samples: { prompts: ['a'], max_new_tokens: 3 } },
       /samples\.max_new_tokens is unknown; did you mean samples\.maxNewTokens\?/,
     ],
+    [
+      { data: { train: [{ path: 'x', weight: 0.2 }] } },
+      /^option data\.train\[0\]\.weight is unknown; did you mean proportion /,
+    ],
+    [{ packing: true }, /^option packing is unknown; remove it: conversations are always laid end to end/],
     [{ xyzzyplugh: 1 }, /^option xyzzyplugh is unknown$/],
   ]
   for (const [extra, message] of cases)
@@ -243,6 +248,18 @@ describe('an unknown option', () => {
       assert.equal(error.code, 'ERR_UNKNOWN_OPTION')
       assert.match(error.message, new RegExp(`^option ${key} is not available in this version: `))
     })
+})
+
+describe('an entry of data.train', () => {
+  it('has its wrong field named, in a list of any length', () => {
+    for (const list of [[{ path: 'x', proportion: '25%' }], ['y', { path: 'x', proportion: '25%' }]]) {
+      const error = refusal({ data: { train: list } })
+      const at = `data\\.train\\[${list.length - 1}\\]\\.proportion`
+      assert.match(error.message, new RegExp(`^option ${at} must be a number above 0; found the text "25%"$`))
+    }
+    assert.match(refusal({ data: { train: [7] } }).message, /^option data\.train\[0\] must be a path or \{.*found 7$/)
+    assert.match(refusal({ data: { train: 7 } }).message, /^option data\.train must be a path, a glob.*found 7$/)
+  })
 })
 
 describe('samples', () => {

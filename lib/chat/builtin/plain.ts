@@ -29,7 +29,13 @@ const source = `{%- if tools %}
 {%- if message.content or not loop.first %}
 {{- '\\n' }}
 {%- endif %}
-{{- 'Call: ' + (call.function | tojson) }}
+{{- 'Call: {"name": ' + (call.function.name | tojson) + ', "arguments": ' }}
+{%- if call.function.arguments is string %}
+{{- call.function.arguments }}
+{%- else %}
+{{- call.function.arguments | tojson }}
+{%- endif %}
+{{- '}' }}
 {%- endfor %}
 {%- endif %}
 {{- eos_token + '\\n\\n' }}

@@ -128,7 +128,12 @@ function binary(node: Node): Expression {
   if (isComparison(node) && isComparison(node.left)) return chain(node)
   const apply = OPERATORS[name]
   if (!apply) throw new SyntaxError(`unknown operator ${name}`)
-  return (runtime, scope) => apply(left(runtime, scope), right(runtime, scope))
+  return (runtime, scope) => {
+    const [a, b] = [left(runtime, scope), right(runtime, scope)]
+    if (name === '+' && (a === undefined || b === undefined))
+      throw new Error(`${describe(a === undefined ? node.left : node.right)} is undefined`)
+    return apply(a, b)
+  }
 }
 
 function isComparison(node: Node): boolean {

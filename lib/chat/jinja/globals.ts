@@ -15,6 +15,9 @@ import {
   type Value,
 } from './values.ts'
 
+/** Names that `globals` sets. */
+export const GLOBAL_NAMES = ['range', 'namespace', 'dict', 'cycler', 'joiner', 'raise_exception', 'strftime_now']
+
 /** As jinja2's sandbox has it. */
 const MAX_RANGE = 100_000
 

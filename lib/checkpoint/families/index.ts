@@ -64,7 +64,9 @@ export function familyOf(config: JsonObject, where: string): ModelFamily {
   if (found) return found
   const name = named
     ? `architecture ${describe(architectures[0])} (model_type ${describe(modelType)})`
-    : `model_type ${describe(modelType)}`
+    : modelType === undefined
+      ? 'a config with neither "architectures" nor "model_type"'
+      : `model_type ${describe(modelType)}`
   const list = families.map((family) => `${family.architecture} (model_type "${family.name}")`).join(', ')
   throw new TunesmithError('ERR_UNSUPPORTED_ARCHITECTURE', `${where}: ${name} is not supported. Supported: ${list}.`)
 }

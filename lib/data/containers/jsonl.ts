@@ -1,4 +1,5 @@
 /** The rows of JSONL text of any size, in batches, without ever holding more than a chunk and a line. */
+import { RowProblem } from '../rows.ts'
 import { jsonRow, LONGEST_ROW_BYTES, type RawRow, tooLong } from './raw-row.ts'
 
 const NEWLINE = 0x0a
@@ -17,7 +18,8 @@ export async function* readJsonLines(
     const long = pendingBytes + end.length > longestBytes
     pending = []
     pendingBytes = 0
-    return long ? tooLong(line, longestBytes) : jsonRow(bytes, line)
+    if (long) return tooLong(line, longestBytes)
+    return bytes.length < 8 && /^[[{]$/.test(bytes.toString('latin1').trim()) ? spread(line) : jsonRow(bytes, line)
   }
   for await (const chunk of chunks) {
     const rows: RawRow[] = []
@@ -38,4 +40,10 @@ export async function* readJsonLines(
     const last = take(Buffer.alloc(0))
     if (last) yield [last]
   }
+}
+
+/** A bracket by itself: somebody's JSON, written over several lines. */
+function spread(line: number): RawRow {
+  const what = 'is a bracket by itself: this is one JSON document over several lines and not JSONL'
+  return { line, problem: new RowProblem('', `${what}; rename the file to .json`) }
 }

@@ -55,6 +55,14 @@ export function isPreference(row: unknown): boolean {
 export function noLayout(row: unknown): RowProblem {
   if (!isObject(row)) return new RowProblem('', `expected an object, found ${kind(row)}`)
   const keys = Object.keys(row)
+  const other = keys.length === 1 ? /[;\t|]/.exec(keys[0]!)?.[0] : undefined
+  if (other) {
+    const separator = other === '\t' ? 'tabs' : `"${other}"`
+    return new RowProblem(
+      '',
+      `has one column, ${JSON.stringify(keys[0])}: cells are separated by commas, not by ${separator}`,
+    )
+  }
   const found = keys.slice(0, 6).map((key) => JSON.stringify(key.length > 40 ? `${key.slice(0, 40)}...` : key))
   return new RowProblem(
     '',

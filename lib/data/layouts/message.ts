@@ -145,5 +145,13 @@ function checkToolCalls(calls: unknown, role: Role, field: string): asserts call
     if (typeof target.name !== 'string') {
       throw new RowProblem(`${at}.function.name`, `expected text, found ${kind(target.name)}`)
     }
+    checkArguments(target.arguments, `${at}.function.arguments`)
   }
+}
+
+/** An object, or JSON text of one as chat APIs return it. What is no JSON would be trained as it is. */
+function checkArguments(given: unknown, field: string): void {
+  if (given === undefined || given === null || isObject(given)) return
+  const parsed = typeof given === 'string' ? parseJson(given, field) : given
+  if (!isObject(parsed)) throw new RowProblem(field, `expected an object or JSON text of one, found ${kind(parsed)}`)
 }
