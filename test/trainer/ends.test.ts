@@ -136,7 +136,7 @@ describe('bad input', () => {
       'ERR_UNSUPPORTED_ARCHITECTURE',
       /Mamba/,
     ],
-    ['an unsupported rope type', { rope_scaling: { rope_type: 'yarn', factor: 4 } }, 'ERR_UNSUPPORTED_ROPE', /yarn/],
+    ['an unsupported rope type', { rope_scaling: { rope_type: 'su', factor: 4 } }, 'ERR_UNSUPPORTED_ROPE', /su/],
     ['a tokenizer larger than the embedding', { vocab_size: 100 }, 'ERR_VOCAB_TOO_SMALL', /2047.*100/s],
   ]
   for (const [name, change, code, message] of configCases) {
