@@ -37,7 +37,7 @@ export type DataFormat = RowFormat
 
 /** Weights to start from when there is no checkpoint: random, from a configuration and a tokenizer. */
 export interface RandomModel {
-  /** Path of a `config.json`, or its content. */
+  /** Path of a `config.json` or of a folder with one, or its content. */
   config: string | Record<string, unknown>
   /** Folder with `tokenizer.json` and, where there is one, `tokenizer_config.json`. */
   tokenizer: string

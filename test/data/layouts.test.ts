@@ -93,6 +93,19 @@ describe('layouts', () => {
     )
   })
 
+  it('tell what each of the first rows shows, and what is left aside', async () => {
+    const evidence = (...shown: unknown[]) => detectLayout(shown)!.evidence
+    const ids = [1, 2]
+    assert.equal(
+      evidence({ input_ids: ids, labels: ids }, { input_ids: ids, weights: [0, 1] }),
+      'the first 2 rows have "input_ids" with "labels" or "input_ids" with "weights": tokenised',
+    )
+    assert.equal(
+      evidence({ instruction: 'a', output: 'b', chosen: 'b', rejected: 'c' }),
+      'the first row has "instruction" and "output": Alpaca; "chosen" and "rejected" are left aside',
+    )
+  })
+
   it('of messages have arguments of calls that are objects, or JSON text of one', async () => {
     const call = (given: unknown) => ({
       messages: [

@@ -43,7 +43,10 @@ export function detectLayout(rows: readonly unknown[]): Detection | undefined {
       : shown.length === rows.length
         ? `the first ${rows.length} rows have`
         : `${shown.length} of the first ${rows.length} rows have`
-  return { layout, evidence: `${which} ${layout.evidence(shown[0]!)}: ${layout.title}` }
+  // Rows of one layout may differ in what they show it by: labels here, weights there.
+  const kinds = [...new Set(shown.map((row) => layout.evidence(row)!))]
+  const aside = 'chosen' in shown[0]! && 'rejected' in shown[0]! ? '; "chosen" and "rejected" are left aside' : ''
+  return { layout, evidence: `${which} ${kinds.join(' or ')}: ${layout.title}${aside}` }
 }
 
 /** Whether a row is a pair to prefer from, without an answer to learn. */
