@@ -1,6 +1,7 @@
 // RMSNorm with fused residual (arXiv 1910.07467): a row stays in the first-level cache between its two passes.
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "cpu/cpu.h"
@@ -16,7 +17,14 @@
 HWY_BEFORE_NAMESPACE();
 namespace tunesmith::cpu::HWY_NAMESPACE {
 
-template <class C>
+// offset + weight; without one, weights are read as they are.
+template <bool kOffset, class D>
+HWY_INLINE hn::Vec<D> factor_of(D d, const float* weight, [[maybe_unused]] float offset, int64_t i) {
+  if constexpr (kOffset) return hn::Add(load(d, weight + i), hn::Set(d, offset));
+  return load(d, weight + i);
+}
+
+template <class C, bool kOffset>
 void forward_rows(const Tensor& out, const Tensor& y, const Tensor& rstd, const Tensor& residual, const Tensor& delta,
                   const Tensor& weight, float offset, double epsilon, int64_t first, int64_t last) {
   const int64_t width = y.cols;
@@ -44,13 +52,13 @@ void forward_rows(const Tensor& out, const Tensor& y, const Tensor& rstd, const 
     rstd.as<float>()[t] = r;
     C* to = y.row<C>(t);
     for_lanes(0, width, [&](auto d, int64_t i) HWY_ATTR {
-      const auto factor = hn::Add(load(d, w + i), hn::Set(d, offset));
+      const auto factor = factor_of<kOffset>(d, w, offset, i);
       store(d, hn::Mul(hn::Mul(load(d, x + i), hn::Set(d, r)), factor), to + i);
     });
   }
 }
 
-template <class C>
+template <class C, bool kOffset>
 void apply_rows(const Tensor& y, const Tensor& x, const Tensor& rstd, const Tensor& weight, float offset, int64_t first,
                 int64_t last) {
   const float* w = weight.as<float>();
@@ -59,7 +67,7 @@ void apply_rows(const Tensor& y, const Tensor& x, const Tensor& rstd, const Tens
     const float* from = x.row<float>(t);
     C* to = y.row<C>(t);
     for_lanes(0, y.cols, [&](auto d, int64_t i) HWY_ATTR {
-      const auto factor = hn::Add(load(d, w + i), hn::Set(d, offset));
+      const auto factor = factor_of<kOffset>(d, w, offset, i);
       store(d, hn::Mul(hn::Mul(load(d, from + i), hn::Set(d, r)), factor), to + i);
     });
   }
@@ -68,7 +76,7 @@ void apply_rows(const Tensor& y, const Tensor& x, const Tensor& rstd, const Tens
 // Rows whose part of dweight is summed in registers.
 constexpr int64_t kRowGroup = 16;
 
-template <class C>
+template <class C, bool kOffset>
 void backward_rows(const Tensor& dx, const Tensor& dx_compute, float* dweight, const Tensor& dy, const Tensor& x,
                    const Tensor& rstd, const Tensor& weight, float offset, int64_t first, int64_t last) {
   const int64_t width = dx.cols;
@@ -91,12 +99,12 @@ void backward_rows(const Tensor& dx, const Tensor& dx_compute, float* dweight, c
       float* sum = dx.row<float>(t);
       C* copy = dx_compute ? dx_compute.row<C>(t) : nullptr;
       const float dot = sum_over(width, [&](auto d, int64_t i) HWY_ATTR {
-        const auto factor = hn::Add(load(d, w + i), hn::Set(d, offset));
+        const auto factor = factor_of<kOffset>(d, w, offset, i);
         return hn::Mul(hn::Mul(load(d, grad + i), factor), load(d, in + i));
       });
       const float pull = float(double(r) * double(r) * double(dot) / double(width));
       for_lanes(0, width, [&](auto d, int64_t i) HWY_ATTR {
-        const auto g = hn::Mul(load(d, grad + i), hn::Add(load(d, w + i), hn::Set(d, offset)));
+        const auto g = hn::Mul(load(d, grad + i), factor_of<kOffset>(d, w, offset, i));
         const auto centred = hn::NegMulAdd(load(d, in + i), hn::Set(d, pull), g);
         const auto v = hn::MulAdd(centred, hn::Set(d, r), load(d, sum + i));
         store(d, v, sum + i);
@@ -106,24 +114,36 @@ void backward_rows(const Tensor& dx, const Tensor& dx_compute, float* dweight, c
   }
 }
 
+// Calls run with a value of the compute type, and whether there is an offset as a constant.
+template <class Run>
+void with_type(DType type, float offset, const Run& run) {
+  if (type == DType::kFloat32)
+    offset == 0 ? run(float(), std::false_type()) : run(float(), std::true_type());
+  else
+    offset == 0 ? run(BFloat16(), std::false_type()) : run(BFloat16(), std::true_type());
+}
+
 void rmsnorm_forward_rows(const Tensor& out, const Tensor& y, const Tensor& rstd, const Tensor& residual,
                           const Tensor& delta, const Tensor& weight, float offset, double epsilon, int64_t first,
                           int64_t last) {
-  const auto run = y.dtype == DType::kFloat32 ? forward_rows<float> : forward_rows<BFloat16>;
-  run(out, y, rstd, residual, delta, weight, offset, epsilon, first, last);
+  with_type(y.dtype, offset, [&](auto type, auto has_offset) {
+    forward_rows<decltype(type), has_offset>(out, y, rstd, residual, delta, weight, offset, epsilon, first, last);
+  });
 }
 
 void rmsnorm_apply_rows(const Tensor& y, const Tensor& x, const Tensor& rstd, const Tensor& weight, float offset,
                         int64_t first, int64_t last) {
-  const auto run = y.dtype == DType::kFloat32 ? apply_rows<float> : apply_rows<BFloat16>;
-  run(y, x, rstd, weight, offset, first, last);
+  with_type(y.dtype, offset, [&](auto type, auto has_offset) {
+    apply_rows<decltype(type), has_offset>(y, x, rstd, weight, offset, first, last);
+  });
 }
 
 void rmsnorm_backward_rows(const Tensor& dx, const Tensor& dx_compute, float* dweight, const Tensor& dy,
                            const Tensor& x, const Tensor& rstd, const Tensor& weight, float offset, int64_t first,
                            int64_t last) {
-  const auto run = dy.dtype == DType::kFloat32 ? backward_rows<float> : backward_rows<BFloat16>;
-  run(dx, dx_compute, dweight, dy, x, rstd, weight, offset, first, last);
+  with_type(dy.dtype, offset, [&](auto type, auto has_offset) {
+    backward_rows<decltype(type), has_offset>(dx, dx_compute, dweight, dy, x, rstd, weight, offset, first, last);
+  });
 }
 
 }  // namespace tunesmith::cpu::HWY_NAMESPACE
