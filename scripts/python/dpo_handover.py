@@ -7,13 +7,15 @@ Written for torch 2.13.0, transformers 5.18.0 and trl 1.13.0; CPU, float32 (bf16
 loads the folder as it is:
 
 1. its own reference log-probabilities must be our columns within 1e-3 absolute or 1e-5 relative per sequence;
-2. 5 steps with our columns must have the losses of 5 steps with its own.
+2. 5 steps with our columns must have the losses of 5 steps with its own;
+3. RewardTrainer must take the same folder: only the head that scores, which no language model has, may be new.
 
 TRL 1.13 reads given columns in its loss, but with precompute_ref_log_probs=True it computes them anyway and stumbles over
 the columns that are there. So the trainer is made without, and told afterwards.
 """
 
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -21,8 +23,8 @@ import tempfile
 
 import torch
 from datasets import load_dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import DPOConfig, DPOTrainer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
@@ -65,6 +67,29 @@ def trainer_of(folder: pathlib.Path, data, out: pathlib.Path, precompute: bool) 
 
 
 def losses(trainer: DPOTrainer) -> list[float]:
+    trainer.train()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def reward(folder: pathlib.Path, data, out: pathlib.Path) -> list[float]:
+    model, report = AutoModelForSequenceClassification.from_pretrained(
+        folder, num_labels=1, dtype=torch.float32, output_loading_info=True
+    )
+    assert set(report["missing_keys"]) == {"score.weight"}, report
+    assert not report["mismatched_keys"] and set(report["unexpected_keys"]) <= {"lm_head.weight"}, report
+    arguments = RewardConfig(
+        output_dir=str(out),
+        max_steps=2,
+        per_device_train_batch_size=8,
+        max_length=512,
+        bf16=False,
+        use_cpu=True,
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    trainer = RewardTrainer(model, args=arguments, processing_class=tokenizer, train_dataset=data)
     trainer.train()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
@@ -112,6 +137,9 @@ def main() -> int:
         a, b = losses(ours), losses(theirs)
         print(f"DPO losses with our columns:   {a}\nDPO losses with TRL's columns: {b}")
         same = len(a) == 5 and all(abs(x - y) <= 1e-4 for x, y in zip(a, b, strict=True))
+        rewards = reward(folder, load(work / "pairs.jsonl"), work / "reward")
+        print(f"RewardTrainer losses: {rewards}")
+        assert len(rewards) == 2 and all(math.isfinite(loss) for loss in rewards)
         print("same" if same and wrong == 0 else "DIFFERENT")
         return 0 if same and wrong == 0 else 1
 
