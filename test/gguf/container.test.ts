@@ -3,11 +3,13 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { encode } from '../../lib/checkpoint/gguf/encode.ts'
+import { exportGguf } from '../../lib/checkpoint/gguf/export.ts'
 import { readGgufHeader } from '../../lib/checkpoint/gguf/read.ts'
 import { array, bool, float32, type MetadataValue, string, uint32 } from '../../lib/checkpoint/gguf/values.ts'
 import { type GgufTensor, writeGguf } from '../../lib/checkpoint/gguf/write.ts'
 import { TunesmithError } from '../../lib/errors.ts'
 import { temporaryFolder } from '../checkpoint/fixtures.ts'
+import { failure } from '../data/helpers.ts'
 
 const metadata = new Map<string, MetadataValue>([
   ['general.architecture', string('llama')],
@@ -109,6 +111,14 @@ describe('the container of GGUF', () => {
       /tensor a gave 0 bytes instead of 8/,
     )
     assert.ok(existsSync(path) && readdirSync(folder()).includes('short.gguf'))
+  })
+
+  it('is not made of an adapter', async () => {
+    writeFileSync(join(folder(), 'adapter_config.json'), '{}')
+    await assert.rejects(
+      exportGguf({ model: folder(), file: join(folder(), 'a.gguf') }),
+      failure('ERR_GGUF_UNSUPPORTED', 'is an adapter', 'export --merge'),
+    )
   })
 
   it('refuses damaged files with one clear error and in bounded memory', async () => {

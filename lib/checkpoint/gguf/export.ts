@@ -63,6 +63,12 @@ export async function exportGguf(options: GgufOptions): Promise<GgufResult> {
     )
   }
   const file = resolve(options.file)
+  if (await stat(join(options.model, 'adapter_config.json')).catch(() => undefined)) {
+    throw new TunesmithError(
+      'ERR_GGUF_UNSUPPORTED',
+      `${options.model} is an adapter, not a model: merge it into its base first (tunesmith export --merge).`,
+    )
+  }
   const checkpoint = await openCheckpoint(options.model)
   const tokenizer = await Tokenizer.load(checkpoint.folder)
   checkVocabulary(checkpoint.spec, tokenizer.vocabSize)
