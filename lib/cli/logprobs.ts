@@ -12,7 +12,7 @@ reference columns of TRL's DPOTrainer, with its boundary between prompt and answ
   CHECKPOINT            Hugging Face folder
   PAIRS                 JSONL, JSON, CSV or Parquet with "chosen" and "rejected", texts or lists of messages, and
                         "prompt", or a beginning in common; several files, or a glob, are read one after the other
-  --output FILE         .jsonl: the rows, with ref_chosen_logps, ref_rejected_logps, ref_chosen_per_token_logps and
+  --output FILE         .jsonl or .parquet: the rows, with ref_chosen_logps, ref_rejected_logps, ref_chosen_per_token_logps and
                         ref_rejected_per_token_logps; written whole or not at all
   --overwrite           replaces FILE
   --max-length N        cuts prompt and answer after N tokens, as TRL's max_length (default 1024 there) does; without

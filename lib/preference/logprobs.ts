@@ -21,7 +21,7 @@ export interface LogProbOptions {
    * messages, with `prompt`, or without where both begin with it.
    */
   pairs: string | readonly (string | object)[]
-  /** A .jsonl file: the rows with `ref_chosen_logps`, `ref_rejected_logps` and both per token. Default: none is written. */
+  /** A .jsonl or .parquet file: the rows with `ref_chosen_logps`, `ref_rejected_logps` and both per token. Default: none is written. */
   output?: string | undefined
   /** Replaces `output` where it exists. Default false. */
   overwrite?: boolean | undefined

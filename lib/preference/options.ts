@@ -10,7 +10,7 @@ const schema = z.strictObject({
   pairs: z.union([path(pairs), z.array(z.union([path(pairs), z.record(z.string(), z.unknown())], { error: pairs }))], {
     error: pairs,
   }),
-  output: path('the path of a .jsonl file').optional(),
+  output: path('the path of a .jsonl or .parquet file').optional(),
   overwrite: boolean.optional(),
   chatTemplate: path("'model', the name of a built-in template or the path of a Jinja file").optional(),
   maxLength: integer(2).optional(),

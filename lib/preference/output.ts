@@ -1,10 +1,11 @@
 /** The file that scored pairs are written to: whole under its name, or not there at all. */
 import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
-import { exactJson } from '../data/exact-json.ts'
+import { copyNotes, exactJson } from '../data/exact-json.ts'
 import type { Json } from '../data/rows.ts'
 import { TunesmithError } from '../errors.ts'
 import type { COLUMNS } from './pair.ts'
+import { parquetBytes } from './parquet.ts'
 
 /** A row as it was read, and what is added to it. */
 export interface ScoredRow {
@@ -14,23 +15,26 @@ export interface ScoredRow {
 
 export class OutputFile {
   readonly path: string
+  /** Columns are written whole: until then the rows of a Parquet file wait here. */
+  readonly #columns: Json[] | undefined
   readonly #staging: string
   readonly #handle: FileHandle
 
   private constructor(path: string, staging: string, handle: FileHandle) {
     this.path = path
+    this.#columns = /\.parquet$/i.test(path) ? [] : undefined
     this.#staging = staging
     this.#handle = handle
   }
 
   /**
-   * @throws TunesmithError `ERR_INVALID_OPTION` for a name that is not .jsonl, `ERR_OUTPUT_EXISTS`,
+   * @throws TunesmithError `ERR_INVALID_OPTION` for a name that is neither .jsonl nor .parquet, `ERR_OUTPUT_EXISTS`,
    * `ERR_OUTPUT_NOT_WRITABLE`
    */
   static async open(output: string, overwrite: boolean): Promise<OutputFile> {
     const path = resolve(output)
-    if (!/\.jsonl$/i.test(path))
-      throw new TunesmithError('ERR_INVALID_OPTION', `output must be named .jsonl; found ${output}`)
+    if (!/\.(jsonl|parquet)$/i.test(path))
+      throw new TunesmithError('ERR_INVALID_OPTION', `output must be named .jsonl or .parquet; found ${output}`)
     const found = await stat(path).catch(() => undefined)
     if (found && !(overwrite && found.isFile())) {
       const what = found.isFile() ? 'exists already; remove it, name another, or overwrite it' : 'is no file'
@@ -45,6 +49,10 @@ export class OutputFile {
   }
 
   async write(rows: readonly ScoredRow[]): Promise<void> {
+    if (this.#columns) {
+      this.#columns.push(...rows.map(({ row, columns }) => withColumns(row, columns)))
+      return
+    }
     try {
       await this.#handle.appendFile(rows.map((row) => `${jsonLine(row)}\n`).join(''))
     } catch (error) {
@@ -52,9 +60,15 @@ export class OutputFile {
     }
   }
 
-  /** Puts the file in its place. */
+  /**
+   * Puts the file in its place.
+   *
+   * @throws TunesmithError `ERR_OUTPUT_NOT_WRITABLE`, `ERR_DATA_FORMAT` for rows that Parquet cannot hold
+   */
   async publish(): Promise<void> {
+    const bytes = this.#columns && parquetBytes(this.#columns)
     try {
+      if (bytes) await this.#handle.writeFile(bytes)
       await this.#handle.sync()
       await this.#handle.close()
       await rename(this.#staging, this.path)
@@ -68,6 +82,12 @@ export class OutputFile {
     await this.#handle.close().catch(() => undefined)
     await rm(this.#staging, { force: true })
   }
+}
+
+function withColumns(row: Json, columns: ScoredRow['columns']): Json {
+  const copy = { ...row, ...columns }
+  copyNotes(row, copy)
+  return copy
 }
 
 /** The row is written as it was spelt, with the columns at its end. */

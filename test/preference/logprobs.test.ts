@@ -14,6 +14,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { chooseTemplate } from '../../lib/chat/template.ts'
 import { Tokenizer } from '../../lib/chat/tokenizer.ts'
+import { readContainer } from '../../lib/data/containers/index.ts'
 import { type LogProbOptions, logProbabilities } from '../../lib/index.ts'
 import { readPairs } from '../../lib/preference/read.ts'
 import { tokenizePairs } from '../../lib/preference/tokenize.ts'
@@ -134,6 +135,43 @@ describeShared('reference log-probabilities', () => {
     )
   })
 
+  it('are written as Parquet with the types of the rows', async () => {
+    const messages = golden.cases.find(({ name }) => name === 'messages')!.rows as object[]
+    const rows = messages.map((row, index) => ({
+      ...row,
+      id: index,
+      note: index === 0 ? null : 'Ä😀',
+      share: index / 2,
+    }))
+    const output = join(folder, 'scored.parquet')
+    const { pairs } = await score({ pairs: write(rows), output, chatTemplate })
+    const read: unknown[] = []
+    for await (const batch of readContainer(output)) for (const { value } of batch) read.push(value)
+    const expected = rows.map((row, index) => ({
+      ...row,
+      // The reader leaves null out.
+      note: row.note ?? undefined,
+      ref_chosen_logps: pairs[index]!.chosen,
+      ref_rejected_logps: pairs[index]!.rejected,
+      ref_chosen_per_token_logps: [...pairs[index]!.chosenTokens],
+      ref_rejected_per_token_logps: [...pairs[index]!.rejectedTokens],
+    }))
+    const plain = (value: unknown) => JSON.parse(JSON.stringify(value))
+    assert.deepEqual(plain(read), plain(expected))
+    // What was written can be scored again, once the columns are gone.
+    await assert.rejects(score({ pairs: output, chatTemplate }), { message: /ref_chosen_logps: is there already/ })
+    const mixed = write([
+      { ...pair, note: 1 },
+      { ...pair, note: 'one' },
+    ])
+    const target = join(folder, 'mixed.parquet')
+    await assert.rejects(score({ pairs: mixed, output: target }), {
+      code: 'ERR_DATA_FORMAT',
+      message: /the column note holds integer and string values/,
+    })
+    assert.ok(!readdirSync(folder).some((name) => name.includes('mixed')))
+  })
+
   it('come from tables too, whose lists are JSON text', async () => {
     const { rows } = golden.cases.find(({ name }) => name === 'messages')!
     const quoted = (value: unknown) => `"${JSON.stringify(value).replaceAll('"', '""')}"`
@@ -224,7 +262,7 @@ describeShared('reference log-probabilities', () => {
   it('refuse options, files and folders that are wrong', async () => {
     const wrong: [Partial<LogProbOptions>, string, RegExp][] = [
       [{ ouput: 'x' } as object, 'ERR_UNKNOWN_OPTION', /ouput is unknown; did you mean output\?/],
-      [{ output: join(folder, 'x.csv') }, 'ERR_INVALID_OPTION', /output must be named \.jsonl/],
+      [{ output: join(folder, 'x.csv') }, 'ERR_INVALID_OPTION', /output must be named \.jsonl or \.parquet/],
       [{ output: join(folder, 'none', 'x.jsonl') }, 'ERR_OUTPUT_NOT_WRITABLE', /cannot be written: ENOENT/],
       [{ pairs: join(folder, 'none.jsonl') }, 'ERR_DATA_NOT_FOUND', /does not exist/],
       [{ pairs: [] }, 'ERR_EMPTY_DATASET', /there is no pair to score/],
