@@ -22,7 +22,7 @@ export interface DecoderSpec {
   kvHeads: number
   headDim: number
   intermediateSize: number
-  /** Longest conversation in tokens; rows of each rotary table. */
+  /** Longest conversation in tokens; rotary tables have no more rows, nor more than `maxTokens` and `cacheTokens`. */
   maxPositions: number
   /** `layer` subtracts the mean, and has a bias where `normBias` says so. */
   norm: 'rms' | 'layer'

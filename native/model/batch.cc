@@ -39,8 +39,8 @@ void check(const DecoderSpec& spec, const MicroBatch& batch, const BatchLimits& 
     if (batch.tokens[t] < 0 || batch.tokens[t] >= spec.vocab_size)
       refuse("id " + number(batch.tokens[t]) + at + " is outside the vocabulary of " + number(spec.vocab_size));
     if (batch.positions[t] < 0 || batch.positions[t] >= spec.max_positions)
-      refuse("position " + number(batch.positions[t]) + at + " is outside the model's context of " +
-             number(spec.max_positions));
+      refuse("position " + number(batch.positions[t]) + at + " is outside the " + number(spec.max_positions) +
+             " positions" + " that the engine was planned for");
     if (!std::isfinite(batch.weights[t]) || batch.weights[t] < 0) refuse("weight " + number(batch.weights[t]) + at);
     if (batch.weights[t] > 0 && (batch.targets[t] < 0 || batch.targets[t] >= spec.vocab_size))
       refuse("target " + number(batch.targets[t]) + at + " is outside the vocabulary of " + number(spec.vocab_size));

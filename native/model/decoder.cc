@@ -36,6 +36,8 @@ Decoder::Decoder(const DecoderSpec& spec, const DecoderOptions& options, Backend
   if (options.limits.tokens < 1 || options.limits.supervised < 1 || options.limits.sequences < 1)
     throw CodedError("ERR_INVALID_SPEC",
                      "a micro-batch needs room for at least one token, supervised row and conversation");
+  // No conversation is longer than what is planned for; a rotary table of 131,072 positions would take 64 MiB.
+  spec_.max_positions = std::min(spec_.max_positions, std::max(options.limits.tokens, options.cache_tokens));
 
   parameters_ = std::make_unique<Parameters>(spec_, compute_, options, backend, arena);
   batch_ = std::make_unique<DeviceBatch>(
@@ -151,11 +153,10 @@ void Decoder::reserve_scratch(Arena& arena) {
   }
   if (!parameters_->adapters().modules.empty()) reserve_adapted(arena);
   // One op at a time: they share it.
-  const int64_t longest = std::min(std::max(options_.limits.tokens, options_.cache_tokens), spec_.max_positions);
   for (size_t layer = 0; layer < size_t(spec_.layers); layer++)
-    backend_scratch_bytes_ =
-        std::max(backend_scratch_bytes_,
-                 backend_.attention_scratch_bytes(attention_shape(layer), compute_, longest, options_.training));
+    backend_scratch_bytes_ = std::max(
+        backend_scratch_bytes_,
+        backend_.attention_scratch_bytes(attention_shape(layer), compute_, spec_.max_positions, options_.training));
   if (backend_scratch_bytes_) arena.reserve(kind, backend_scratch_, backend_scratch_bytes_);
 }
 

@@ -27,7 +27,7 @@ struct DecoderSpec {
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
   int64_t intermediate_size = 0;
-  int64_t max_positions = 0;  // rows of each rotary table
+  int64_t max_positions = 0;  // the decoder lowers it to what is planned for: rows of each rotary table
 
   NormKind norm = NormKind::kRms;
   double norm_epsilon = 0;

@@ -43,6 +43,10 @@ describe('decoder spec', () => {
     assert.equal(bytes('Mistral: a window').total, llama.total)
     assert.equal(bytes('SmolLM 3: a layer without rotation').total, llama.total)
     assert.equal(bytes('Granite: scales everywhere').total, llama.total)
+    // Rotary tables end with the longest conversation that is planned for.
+    assert.equal(plan({ maxPositions: 131_072 }).total, llama.total)
+    const tables = plan({ ropes: [ropeTable(8), ropeTable(8)] })
+    assert.equal(tables.scratch - llama.scratch, 64 * 8 * 4)
     // Norms per head keep what is projected; what attention reads is made again in one buffer for all layers.
     const qwen = plan({ qkNorm: 'head' })
     assert.equal(qwen.activations, llama.activations)
