@@ -10,7 +10,7 @@ const cpu = (file: string, what: string, from: string, to: string): Fault => ({
 
 export const faults: Fault[] = [
   cpu(
-    'rmsnorm.cc',
+    'simd-inl.h',
     'the last lanes are left out of the sum',
     'for (; i < n; ++i) sum += hn::GetLane(value',
     'for (; i + 1 < n; ++i) sum += hn::GetLane(value',
@@ -48,17 +48,56 @@ export const faults: Fault[] = [
   ),
   cpu('rope.cc', 'one position too far', 'table.row<float>(positions[t])', 'table.row<float>(positions[t] + 1)'),
   cpu(
-    'gated.cc',
+    'activation-inl.h',
     'slope without its second term',
     'hn::Sub(hn::Set(d, 1.0f), s), s)',
     'hn::Sub(hn::Set(d, 1.0f), s), hn::Zero(d))',
   ),
   cpu(
-    'gated.cc',
-    'dup takes the gate without its sigmoid',
-    'hn::Mul(dy, hn::Mul(g, s)), dup + i',
+    'activation.cc',
+    'dup takes the gate without its activation',
+    'hn::Mul(dy, act.value), dup + i',
     'hn::Mul(dy, g), dup + i',
   ),
+  cpu(
+    'activation-inl.h',
+    'the complement of the error function on the wrong side',
+    'hn::IfThenElse(hn::Lt(z, hn::Zero(d)), tail,',
+    'hn::IfThenElse(hn::Gt(z, hn::Zero(d)), tail,',
+  ),
+  cpu(
+    'activation-inl.h',
+    'gelu_tanh sloped as if its argument were linear',
+    'hn::Set(d, 3 * kCubic), hn::Set(d, kLinear)',
+    'hn::Set(d, kCubic), hn::Set(d, kLinear)',
+  ),
+  cpu('simd-inl.h', 'tanh of negative numbers is positive', 'hn::CopySign(far, x)', 'far'),
+  cpu(
+    'group_rmsnorm.cc',
+    'every group has the statistics of the first',
+    'const C* in = x.row<C>(t) + g * width;',
+    'const C* in = x.row<C>(t);',
+  ),
+  cpu(
+    'group_rmsnorm.cc',
+    'the gradient of the rows of 1 + w',
+    'hn::Mul(gradient, hn::Add(load(d, w + i), hn::Set(d, offset)))',
+    'hn::Mul(gradient, load(d, w + i))',
+  ),
+  cpu(
+    'layernorm.cc',
+    'the mean of the gradient is not taken out',
+    'hn::Sub(weighted(d, i), hn::Set(d, of_g))',
+    'weighted(d, i)',
+  ),
+  cpu('layernorm.cc', 'the bias is left out', 'b ? load(d, b + i) : hn::Zero(d)', 'hn::Zero(d)'),
+  cpu(
+    'residual.cc',
+    'the copy is what was added',
+    'if (copy) store(d, sum, copy + i)',
+    'if (copy) store(d, load(d, add + i), copy + i)',
+  ),
+  cpu('softcap.cc', 'the slope of a cap of 1', 'hn::Div(load(d, capped + i), hn::Set(d, cap))', 'load(d, capped + i)'),
   cpu(
     'cross_entropy.cc',
     'the row maximum is that of the first chunk',
@@ -75,8 +114,8 @@ export const faults: Fault[] = [
   cpu(
     'cross_entropy.cc',
     'the weight does not reach the target',
-    'C(float(-weight * (others.sum / sum)))',
-    'C(float(-scale * (others.sum / sum)))',
+    'C(float(-weight * missed))',
+    'C(float(-scale * missed))',
   ),
   cpu(
     'cross_entropy.cc',
@@ -99,8 +138,8 @@ export const faults: Fault[] = [
   cpu(
     'optimizer.cc',
     'the gradient is not scaled',
-    'hn::Mul(load(d, grad + i), hn::Set(d, scale))',
-    'load(d, grad + i)',
+    'const auto g = hn::Mul(load(d, grad + i), hn::Set(d, scale));\n    const auto m1',
+    'const auto g = load(d, grad + i);\n    const auto m1',
   ),
   cpu(
     'optimizer.cc',
@@ -111,8 +150,8 @@ export const faults: Fault[] = [
   cpu(
     'embedding.cc',
     'a token that comes twice counts once',
-    'hn::Add(load(d, to + i), load(d, from + i)), to + i',
-    'load(d, from + i), to + i',
+    'hn::MulAdd(load(d, from + i), hn::Set(d, scale), load(d, to + i)), to + i',
+    'hn::Mul(load(d, from + i), hn::Set(d, scale)), to + i',
   ),
   cpu(
     'rows.cc',
@@ -162,8 +201,27 @@ export const faults: Fault[] = [
   cpu(
     'attention_forward-inl.h',
     'a query sees one key more',
-    'hn::Gt(hn::Set(di, int32_t(key + i)), position)',
-    'hn::Gt(hn::Set(di, int32_t(key + i - 1)), position)',
+    'auto mask = hn::Gt(keys, position);',
+    'auto mask = hn::Gt(hn::Sub(keys, hn::Set(di, 1)), position);',
+  ),
+  cpu('attention_forward-inl.h', 'a window is one key longer', 'hn::Not(hn::Gt(keys, before))', 'hn::Gt(before, keys)'),
+  cpu(
+    'attention_forward-inl.h',
+    'tiles before the window are read from the block’s last row on',
+    'first_visible = std::max<int64_t>(0, least + 1 - window);',
+    'first_visible = std::max<int64_t>(0, most + 1 - window);',
+  ),
+  cpu(
+    'attention_forward-inl.h',
+    'scores are scaled twice where they are capped',
+    'const float scale = capped ? 1.0f : float(tensors.shape.scale);',
+    'const float scale = float(tensors.shape.scale);',
+  ),
+  cpu(
+    'attention_backward-inl.h',
+    'the slope of capped scores is that of raw ones',
+    'slope = hn::Mul(scale, hn::NegMulAdd(share, share, hn::Set(d, 1.0f)));',
+    'slope = scale;',
   ),
   cpu(
     'attention_forward-inl.h',
@@ -184,5 +242,10 @@ export const faults: Fault[] = [
     'if (part_of(index, parts) == part) HWY',
     'if (part_of(index, parts) == part && (parts == 1 || part + 1 < parts)) HWY',
   ),
-  cpu('attention.cc', 'parts share their sums', '(parts == 1 ? thread : item)', 'thread'),
+  cpu(
+    'attention.cc',
+    'parts share their sums',
+    'room.starts[index_of_head] + part * 2 * sums',
+    'room.starts[index_of_head]',
+  ),
 ]
