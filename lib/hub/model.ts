@@ -1,12 +1,13 @@
-/** A model by its hub id: the files that make up a checkpoint, in the cache. */
+/** A model by its hub id: the files that make up a checkpoint, or an adapter in PEFT's format, in the cache. */
 import { readFile } from 'node:fs/promises'
+import { adapterConfigFile, adapterWeightsFile } from '../checkpoint/adapter/peft-config.ts'
 import { isTokenizerFile } from '../checkpoint/tokenizer-files.ts'
 import { TunesmithError } from '../errors.ts'
 import { hubEnvironment } from './environment.ts'
 import { parseHubRef, refName } from './ref.ts'
 import { type HubHooks, Repo } from './repo.ts'
 
-const CONFIGS = ['config.json', 'generation_config.json']
+const CONFIGS = ['config.json', 'generation_config.json', adapterConfigFile]
 const WHOLE = 'model.safetensors'
 const INDEX = 'model.safetensors.index.json'
 
@@ -34,6 +35,13 @@ export async function fetchModel(name: string, hooks: HubHooks = {}, hub = hubEn
 
 /** Of a repository that keeps its weights twice, in several formats or precisions, those that are loaded. */
 async function weightFiles(repo: Repo): Promise<string[]> {
+  if (repo.paths.includes(adapterConfigFile) && !repo.paths.includes('config.json')) {
+    if (repo.paths.includes(adapterWeightsFile)) return [adapterWeightsFile]
+    throw new TunesmithError(
+      'ERR_WEIGHTS_NOT_FOUND',
+      `${refName(repo.ref)} is an adapter without ${adapterWeightsFile}; adapters are read from safetensors`,
+    )
+  }
   if (repo.paths.includes(WHOLE)) return [WHOLE]
   if (!repo.paths.includes(INDEX)) {
     const others = repo.paths.filter((path) => /\.(bin|pt|pth|gguf|safetensors|msgpack|h5)$/.test(path)).slice(0, 3)

@@ -290,8 +290,11 @@ export interface NativeEngine {
    * Adapters stay as they are.
    */
   initialize(seed: number, std: number): Promise<void>
-  /** As PEFT: A uniform within ±1/√K, B zero, magnitudes the row norms of the weights, which are loaded before. */
-  initializeAdapters(seed: number): Promise<void>
+  /**
+   * As PEFT: A uniform within ±1/√K, B zero, magnitudes the row norms of the weights, which are loaded before. With `pissa` A
+   * and B are the largest singular values of the weights (arXiv 2404.02948), which keep what is left.
+   */
+  initializeAdapters(seed: number, pissa?: boolean): Promise<void>
   /** Writes the adapters into the weights and takes them out of the computation; for engines that do not train. */
   mergeAdapters(): Promise<void>
   /**

@@ -1,9 +1,11 @@
 /** The adapter of a run: the one that its options describe, or the one that its model is. */
-import type { Adapter } from '../checkpoint/adapter/adapter.ts'
-import { adaptedModules, adapterSize, modelModules } from '../checkpoint/adapter/modules.ts'
+import { type Adapter, adapterTensors } from '../checkpoint/adapter/adapter.ts'
+import { differenceAdapter } from '../checkpoint/adapter/difference.ts'
+import { type AdaptedModule, adaptedModules, adapterSize, modelModules } from '../checkpoint/adapter/modules.ts'
 import { baseName } from '../checkpoint/adapter/open-model.ts'
 import { adapterSources, loadAdapter } from '../checkpoint/adapter/weights.ts'
 import type { ModelDescription } from '../checkpoint/open.ts'
+import { elementsOf } from '../checkpoint/safetensors-header.ts'
 import { TunesmithError } from '../errors.ts'
 import type { NativeEngine, ParameterGroup } from '../native/addon.ts'
 import type { LoraOptions, ResolvedOptions } from './options.ts'
@@ -11,6 +13,8 @@ import type { LoraOptions, ResolvedOptions } from './options.ts'
 export interface RunAdapter {
   adapter: Adapter
   init: 'default' | 'pissa'
+  /** With 'pissa': A and B as they began, by native name, which the saved adapter is to take away again. */
+  beginning: Map<string, Uint8Array>
   /** How adapters train; absent: all alike, and nothing else. */
   groups: ParameterGroup[] | undefined
   /** Numbers that train. */
@@ -37,6 +41,7 @@ export function runAdapter(
   return {
     adapter,
     init: given?.init ?? 'default',
+    beginning: new Map(),
     groups: groupsOf(adapter, given?.loraPlusRatio ?? 1),
     count: adapterSize(adapter.modules, adapter.settings.dora),
   }
@@ -61,23 +66,38 @@ function newAdapter(given: LoraOptions, model: ModelDescription, folder: string 
     )
   }
   const modules = adaptedModules(settings, modelModules(model))
+  if (given.init === 'pissa') checkRanks(modules)
   return { settings, modules, base: baseName(folder), stored: undefined }
+}
+
+function checkRanks(modules: readonly AdaptedModule[]): void {
+  const wrong = modules.find(({ rank, inputs, outputs }) => rank > Math.min(inputs, outputs))
+  if (!wrong) return
+  const most = Math.min(wrong.inputs, wrong.outputs)
+  throw new TunesmithError(
+    'ERR_INVALID_OPTION',
+    `option adapter.init: 'pissa' begins with singular values, and ${wrong.name} has ${most} of them, fewer than the rank ${wrong.rank}`,
+  )
 }
 
 /** Puts the adapter's first weights beside the base that is loaded already. */
 export async function startAdapter(
-  { adapter }: RunAdapter,
+  { adapter, init, beginning }: RunAdapter,
   engine: NativeEngine,
   seed: number,
   signal: AbortSignal | undefined,
 ): Promise<void> {
   if (adapter.stored) return loadAdapter(adapter, engine, signal)
-  await engine.initializeAdapters(seed)
+  await engine.initializeAdapters(seed, init === 'pissa')
   await engine.commit()
+  if (init !== 'pissa') return
+  for (const { name, shape } of adapterTensors(adapter))
+    beginning.set(name, await engine.read(name, 0, elementsOf(shape), 'float32'))
 }
 
 /** The adapter as it is saved. */
-export function exportedAdapter({ adapter }: RunAdapter, engine: NativeEngine) {
+export function exportedAdapter({ adapter, init, beginning }: RunAdapter, engine: NativeEngine) {
+  if (init === 'pissa') return differenceAdapter(adapter, beginning, engine)
   return { adapter, sources: adapterSources(adapter, engine) }
 }
 

@@ -78,7 +78,9 @@ export async function setUp(options: ResolvedOptions, report: Report, signal?: A
   await refuseSource(options.output, stored?.stored?.folder)
   const outputWarnings = await checkOutput(options.output, {
     source: model.folder,
-    bytes: adapter ? adapterBytes(adapter.adapter) : checkpointBytes(model, outputDtype),
+    bytes: adapter
+      ? (adapter.init === 'pissa' ? 2 : 1) * adapterBytes(adapter.adapter)
+      : checkpointBytes(model, outputDtype),
   })
   const device = chooseDevice(addon(), options)
   for (const warning of device.warnings) report.warning(warning)

@@ -175,8 +175,12 @@ Napi::Value Engine::initialize(const Napi::CallbackInfo& info) {
 Napi::Value Engine::initialize_adapters(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const uint64_t seed = uint64_t(number_argument(info, 0, "seed"));
+    const bool pissa = info[1].ToBoolean();
     return post([=, this]() -> Worker::Result {
-      decoder_->initialize_adapters(seed);
+      if (pissa)
+        decoder_->initialize_pissa(worker_->cancelled());
+      else
+        decoder_->initialize_adapters(seed);
       return [](Napi::Env env) { return env.Undefined(); };
     });
   });

@@ -102,6 +102,8 @@ class Decoder {
   void initialize(uint64_t seed, double std);  // all but the adapters
   // As PEFT: A uniform with a variance of 1 / (3 K), B zero, magnitudes the norms of the rows of W.
   void initialize_adapters(uint64_t seed);
+  // From the largest singular values of the weights, which keep the rest.
+  void initialize_pissa(const std::atomic<bool>& cancel);
   // Writes the adapters into the weights (in `wide`) and takes them out of the computation.
   void merge_adapters();
 

@@ -14,6 +14,8 @@ test/golden/lora holds
         loss [20] float64             sum(weight * nll) / sum(weight) of each step, before its update
         logits [S, V] float32         of the first conversation of the first step, before the first step
         last.NAME float32             adapter tensors after the last step, by PEFT's names
+    pissa                 starts from the weights themselves, so nothing is saved before; instead of last.NAME
+        delta.MODULE float32          what 20 steps added to the module's weight: s * (B A - B0 A0)
 
 Every conversation goes through the model alone, as a batch of one without padding.
 """
@@ -43,6 +45,7 @@ CASES = {
     "rslora": {"r": 4, "lora_alpha": 6, "use_rslora": True, "target_modules": "all-linear", "noise": 0.05},
     "dora": {"r": 3, "lora_alpha": 5, "use_dora": True, "target_modules": "all-linear", "noise": 0.05},
     "loraplus": {"r": 4, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"], "ratio": 8.0},
+    "pissa": {"r": 4, "lora_alpha": 6, "use_rslora": True, "target_modules": "all-linear", "init_lora_weights": "pissa"},
     "patterns": {
         "r": 4,
         "lora_alpha": 8,
@@ -128,6 +131,22 @@ def optimizer_of(model: torch.nn.Module, ratio: float | None) -> torch.optim.Opt
     )
 
 
+def save_start(model: torch.nn.Module, folder: pathlib.Path) -> None:
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    # A path of this machine means nothing elsewhere; the test gives the base itself.
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "../base"
+    config["target_modules"] = sorted(config["target_modules"])
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def updates(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """s * B A of every module, by its name in the base."""
+    modules = {name: module for name, module in model.base_model.model.named_modules() if hasattr(module, "lora_A")}
+    return {name: module.get_delta_weight("default").detach().clone() for name, module in modules.items()}
+
+
 def run(name: str, case: dict, batches: list[list[dict]]) -> None:
     options = dict(case)
     noise, ratio, quantize = options.pop("noise", 0.0), options.pop("ratio", None), options.pop("quantize", False)
@@ -144,13 +163,12 @@ def run(name: str, case: dict, batches: list[list[dict]]) -> None:
         if ".lora_magnitude_vector." in parameter_name:
             parameter.data = parameter.data * (1 + 0.1 * torch.randn(parameter.shape))
     folder = GOLDEN / name
-    model.save_pretrained(folder)
-    (folder / "README.md").unlink(missing_ok=True)
-    # A path of this machine means nothing elsewhere; the test gives the base itself.
-    config = json.loads((folder / "adapter_config.json").read_text())
-    config["base_model_name_or_path"] = "../base"
-    config["target_modules"] = sorted(config["target_modules"])
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    pissa = options.get("init_lora_weights") == "pissa"
+    before = updates(model) if pissa else {}
+    if pissa:
+        folder.mkdir(exist_ok=True)
+    else:
+        save_start(model, folder)
 
     with torch.no_grad():
         first = model(input_ids=torch.tensor(batches[0][0]["ids"])[None], use_cache=False).logits[0]
@@ -163,7 +181,10 @@ def run(name: str, case: dict, batches: list[list[dict]]) -> None:
         losses.append(loss.detach())
         optimizer.step()
     result = {"loss": torch.stack(losses), "logits": first.contiguous()}
-    result |= {f"last.{key}": value.contiguous() for key, value in get_peft_model_state_dict(model).items()}
+    if pissa:
+        result |= {f"delta.{key}": value - before[key] for key, value in updates(model).items()}
+    else:
+        result |= {f"last.{key}": value.contiguous() for key, value in get_peft_model_state_dict(model).items()}
     save_file(result, folder / "golden.safetensors")
     print(f"{name}: loss {losses[0].item():.6f} -> {losses[-1].item():.6f}")
 

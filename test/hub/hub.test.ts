@@ -111,6 +111,22 @@ describe('hub', () => {
     assert.equal((await blobs('models--org--tiny')).length, 4)
   })
 
+  it("gives an adapter in PEFT's format, which has no config.json", async () => {
+    server.repos['models/org/tiny']!.files = {
+      'README.md': 'An adapter',
+      'adapter_config.json': '{}',
+      'adapter_model.safetensors': { content: large, lfs: true },
+      'training_args.bin': 'x',
+    }
+    const folder = await fetchModel('org/tiny', {}, hub)
+    assert.deepEqual((await readdir(folder)).sort(), ['adapter_config.json', 'adapter_model.safetensors'])
+    server.repos['models/org/tiny']!.files = { 'adapter_config.json': '{}', 'adapter_model.bin': 'x' }
+    await assert.rejects(
+      fetchModel('org/tiny', {}, { ...hub, cacheFolder: path('fresh-adapter') }),
+      failure('ERR_WEIGHTS_NOT_FOUND', 'an adapter without adapter_model.safetensors'),
+    )
+  })
+
   it('gives of a model in shards those that its index names', async () => {
     const index = { weight_map: { a: 'model-00001-of-00002.safetensors', b: 'model-00002-of-00002.safetensors' } }
     server.repos['models/org/tiny']!.files = {

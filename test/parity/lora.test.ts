@@ -6,13 +6,15 @@ import { join } from 'node:path'
 import { describe, it } from 'mocha'
 import { collate } from '../../lib/batch/collate.ts'
 import { type Adapter, adapterTensors, engineAdapters } from '../../lib/checkpoint/adapter/adapter.ts'
+import { adaptedModules, modelModules } from '../../lib/checkpoint/adapter/modules.ts'
 import { openAdapter, openPeftConfig } from '../../lib/checkpoint/adapter/open.ts'
 import { saveAdapter } from '../../lib/checkpoint/adapter/save.ts'
 import { adapterSources, loadAdapter } from '../../lib/checkpoint/adapter/weights.ts'
 import { loadParameters } from '../../lib/checkpoint/load.ts'
 import { type Checkpoint, openCheckpoint } from '../../lib/checkpoint/open.ts'
-import type { MicroBatch, NativeEngine, ParameterGroup } from '../../lib/native/addon.ts'
+import type { EngineOptions, MicroBatch, NativeEngine, ParameterGroup } from '../../lib/native/addon.ts'
 import { addon } from '../../lib/native/load.ts'
+import { exportedAdapter, startAdapter } from '../../lib/trainer/adapter.ts'
 import { tokenizer } from '../trainer/runs.ts'
 import { exactSettings, readParameters, relativeError, type Setting } from './engine.ts'
 import { goldenPath, readTensors } from './golden-file.ts'
@@ -57,24 +59,36 @@ async function load(
   const checkpoint = await openCheckpoint(goldenPath('lora/base'))
   const { adapter, warnings } = await openAdapter(folder, await openPeftConfig(folder), checkpoint)
   assert.deepEqual(warnings, [])
-  const engine = new (addon().Engine)({
-    ...setting,
-    threads: 2,
-    spec: checkpoint.spec,
-    training: true,
-    optimizer: 'adamw',
-    adapters: engineAdapters(adapter),
+  const engine = newEngine(checkpoint, adapter, setting, {
     ...(quantized && { quantization: 'nf4', doubleQuantization: true }),
     ...(ratio !== 1 && { trainable: groups(adapter, ratio) }),
     recompute,
-    maxTokens: 128,
-    maxSupervised: 128,
-    maxSequences: 8,
-    cacheTokens: 0,
   })
   await loadParameters(checkpoint, engine)
   await loadAdapter(adapter, engine)
   return { checkpoint, adapter, engine }
+}
+
+function newEngine(
+  { spec }: Checkpoint,
+  adapter: Adapter,
+  setting: Setting,
+  changes: Partial<EngineOptions> = {},
+): NativeEngine {
+  return new (addon().Engine)({
+    ...setting,
+    threads: 2,
+    spec,
+    training: true,
+    optimizer: 'adamw',
+    adapters: engineAdapters(adapter),
+    recompute: false,
+    maxTokens: 128,
+    maxSupervised: 128,
+    maxSequences: 8,
+    cacheTokens: 0,
+    ...changes,
+  })
 }
 
 function groups({ modules }: Adapter, learningRateScale: number): ParameterGroup[] {
@@ -170,3 +184,58 @@ describe('parity of adapters with PEFT', () => {
 async function readBase(engine: NativeEngine): Promise<[string, Float64Array][]> {
   return [...(await readParameters(engine))].filter(([name]) => !name.includes('.lora_'))
 }
+
+describe('parity of PiSSA with PEFT', () => {
+  for (const setting of exactSettings) {
+    it(`on ${setting.backend} in ${setting.compute}`, async () => {
+      const { tensors: golden } = readTensors(goldenPath('lora/pissa/golden.safetensors'))
+      const checkpoint = await openCheckpoint(goldenPath('lora/base'))
+      const settings = {
+        ...{ rank: 4, alpha: 6, dropout: 0, targets: 'all-linear', rankPattern: {}, alphaPattern: {} },
+        ...{ rslora: true, dora: false },
+      }
+      const base = { name: checkpoint.folder, revision: undefined }
+      const adapter = { settings, modules: adaptedModules(settings, modelModules(checkpoint)), base, stored: undefined }
+      const engine = newEngine(checkpoint, adapter, setting)
+      const output = mkdtempSync(join(tmpdir(), 'tunesmith-adapter-'))
+      try {
+        await loadParameters(checkpoint, engine)
+        const run = {
+          adapter,
+          init: 'pissa',
+          beginning: new Map<string, Uint8Array>(),
+          groups: undefined,
+          count: 0,
+        } as const
+        await startAdapter(run, engine, 1, undefined)
+        const logits = await engine.logits(batches[0]!)
+        const first = golden.get('logits')!
+        assert.ok(relativeError(logits.subarray(0, first.length), first) < 1e-5, 'the model computes what it did')
+        const losses = await train({ checkpoint, adapter, engine })
+        for (const [step, loss] of losses.entries()) {
+          const error = Math.abs(loss / golden.get('loss')![step]! - 1)
+          assert.ok(error < 1e-5, `loss of step ${step + 1}: ${error}`)
+        }
+        // What is saved is an adapter of twice the rank to the weights as they were.
+        const exported = exportedAdapter(run, engine)
+        await saveAdapter({ folder: output, ...exported, model: checkpoint, tokenizerFolder: tokenizer })
+        const saved = await openAdapter(output, await openPeftConfig(output), checkpoint)
+        const { tensors } = readTensors(join(output, 'adapter_model.safetensors'))
+        for (const { name, rank, inputs, outputs, scale } of saved.adapter.modules) {
+          assert.equal(rank, 8)
+          const a = tensors.get(`base_model.model.${name}.lora_A.weight`)!
+          const b = tensors.get(`base_model.model.${name}.lora_B.weight`)!
+          const delta = new Float64Array(outputs * inputs)
+          for (let n = 0; n < outputs; n++)
+            for (let k = 0; k < inputs; k++)
+              for (let r = 0; r < rank; r++) delta[n * inputs + k]! += scale * b[n * rank + r]! * a[r * inputs + k]!
+          const error = relativeError(delta, golden.get(`delta.${name}`)!)
+          assert.ok(error < 1e-3, `${name}: ${error}`)
+        }
+      } finally {
+        engine.close()
+        rmSync(output, { recursive: true, force: true })
+      }
+    })
+  }
+})

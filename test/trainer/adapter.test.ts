@@ -136,6 +136,24 @@ describe('Trainer with an adapter', function () {
     assert.ok(Math.abs(lengths[1]! / lengths[0]! - 16) < 1e-3, `${lengths}`)
   })
 
+  it('PiSSA: an adapter of twice the rank to the weights as they were, which generates as the run ended', async () => {
+    const folder = scratchFolder()
+    const model = await baseFolder(folder)
+    const data = evaluated(folder)
+    const adapter = { type: 'lora', rank: 4, alpha: 8, init: 'pissa' } as const
+    const result = await train(loraOptions(folder, model, { adapter, data, maxSteps: 4, learningRate: 1e-3 }))
+    const output = join(folder, 'adapter')
+    assert.equal(configOf(output).r, 8)
+    assert.equal(configOf(output).lora_alpha, 16)
+    assert.equal(configOf(output).init_lora_weights, true)
+    // Loaded beside the original weights it computes what the run computed with what PiSSA had left of them.
+    const options = { model: output, output: join(folder, 'again'), data, maxSteps: 1, learningRate: 1e-9 }
+    const again = await train(tinyOptions(folder, options))
+    const [ended, begins] = [result.history.evals.at(-1)!.loss, again.history.evals[0]!.loss]
+    assert.ok(Math.abs(begins / ended - 1) < 1e-5, `${begins} ${ended}`)
+    assert.ok(Math.abs(ended / result.history.evals[0]!.loss - 1) > 1e-3)
+  })
+
   it('refuses what cannot be, with the field and a way out', async () => {
     const folder = scratchFolder()
     const model = await baseFolder(folder)
@@ -153,6 +171,7 @@ describe('Trainer with an adapter', function () {
     await rejects(lora({ targets: ['lm_head'] }), /beside the projections of the layers only/)
     await rejects(lora({ targets: '.*nothing' }), /adapter\.targets/)
     await rejects(lora({ targets: '(' }), /no regular expression/)
+    await rejects(lora({ init: 'pissa', rank: 17 }), /has 16 of them, fewer than the rank 17/)
     await rejects(lora({ targets: ['q_proj'], rankPattern: { v_proj: 2 } }), /adapter\.rankPattern/)
     const random = tinyOptions(folder).model
     await rejects({ model: random }, /needs a checkpoint/)

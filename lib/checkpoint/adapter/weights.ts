@@ -45,7 +45,7 @@ function takeRows(bytes: Uint8Array, rows: Int32Array): Uint8Array {
 }
 
 /** Row rows[n] of the result is row n. */
-function putRows(bytes: Uint8Array, rows: Int32Array): Uint8Array {
+export function putRows(bytes: Uint8Array, rows: Int32Array): Uint8Array {
   const width = bytes.length / rows.length
   const result = new Uint8Array(bytes.length)
   for (const [n, row] of rows.entries()) result.set(bytes.subarray(n * width, (n + 1) * width), row * width)
