@@ -13,7 +13,7 @@ const { values } = parseArgs({
     methods: { type: 'string', default: methods.join(',') },
     precisions: { type: 'string', default: 'bfloat16,float32' },
     sequences: { type: 'string', default: '4' },
-    length: { type: 'string', default: '256' },
+    length: { type: 'string', default: '128' },
     threads: { type: 'string', default: '2' },
     out: { type: 'string' },
   },

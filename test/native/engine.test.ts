@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
-import type { MicroBatch } from '../../lib/native/addon.ts'
+import type { DecoderSpec, MicroBatch } from '../../lib/native/addon.ts'
 import { addon } from '../../lib/native/load.ts'
 import { engineOptions, randomBatch, randomEngine, smallSpec, weightSum } from './models.ts'
 
@@ -76,6 +76,34 @@ describe('engine', () => {
       assert.equal(engine.unplanned, 0)
       engine.close()
     }
+  })
+
+  it('plans it for every shape of decoder', async () => {
+    const none = Int32Array.of(-1, -1, -1)
+    const variants: Record<string, Partial<DecoderSpec>> = {
+      gemma: { normUnitOffset: true, blockNorms: 'pre+post', qkNorm: 'head', attentionSoftcap: 20, logitSoftcap: 30 },
+      olmo2: { blockNorms: 'post', qkNorm: 'full' },
+      neox: { norm: 'layer', normBias: true, parallelResidual: true, mlp: 'plain', activation: 'gelu', mlpBias: true },
+      gpt2: {
+        norm: 'layer',
+        normBias: true,
+        mlp: 'plain',
+        learnedPositions: 64,
+        layerRopes: none,
+        attentionBias: true,
+      },
+    }
+    for (const [name, changes] of Object.entries(variants))
+      for (const compute of ['float32', 'bfloat16'] as const)
+        for (const recompute of [false, true]) {
+          const engine = await randomEngine(engineOptions('cpu', compute, { spec: smallSpec(changes), recompute }))
+          for (const lengths of [[64], [30, 20, 4]]) {
+            const batch = randomBatch(lengths)
+            await engine.accumulate(batch, weightSum(batch), true)
+          }
+          assert.equal(engine.unplanned, 0, `${name}, ${compute}`)
+          engine.close()
+        }
   })
 
   it('stores and returns parameters in every storage type', async () => {
