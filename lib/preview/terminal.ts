@@ -50,7 +50,7 @@ function exampleText(example: PreviewExample, options: TerminalOptions): string 
   const head = color ? `${BOLD}══ ${title} ${rule}${RESET}` : `══ ${title} ${rule}`
   let shade = 0
   const turns = turnsOf(tokens).map((turn) => {
-    const text = `${turnRule(turn, options)}\n${color ? colored(turn, shade) : bracketed(turn, tokens[0]!)}`
+    const text = `${turnRule(turn, options)}\n${color ? colored(turn, tokens[0]!, shade) : bracketed(turn, tokens[0]!)}`
     shade += turn.tokens.length
     return text.endsWith('\n') ? text : `${text}\n`
   })
@@ -62,16 +62,23 @@ function turnRule({ role }: TurnTokens, { color, width }: TerminalOptions): stri
   return color ? `${DIM}${rule}${RESET}` : rule
 }
 
-/** Every token with its own style, which ends before a line does: a background must not run to the edge. */
-function colored({ tokens }: TurnTokens, firstShade: number): string {
-  return tokens
-    .map((token, index) => {
-      const style = styleOf(token, (firstShade + index) % 2)
-      return shownBytes(token.bytes)
-        .map(({ text, breaks }) => `${style}${text}${RESET}${breaks ? '\n' : ''}`)
-        .join('')
-    })
-    .join('')
+/**
+ * Every token with its own style, which ends before a line does: a background must not run to the edge. Behind tokens of
+ * a weight that is neither 0 nor 1 it is written.
+ */
+function colored({ tokens }: TurnTokens, first: PreviewToken, firstShade: number): string {
+  let text = ''
+  for (const [index, token] of tokens.entries()) {
+    const style = styleOf(token, (firstShade + index) % 2)
+    text += shownBytes(token.bytes)
+      .map(({ text: part, breaks }) => `${style}${part}${RESET}${breaks ? '\n' : ''}`)
+      .join('')
+    const { weight } = token
+    const ends = tokens[index + 1]?.weight !== weight
+    if (ends && weight !== 0 && weight !== 1 && token !== first)
+      text = closeBefore(text, `${DIM}×${weightText(weight)}${RESET}`)
+  }
+  return text
 }
 
 function styleOf({ weight, special }: PreviewToken, shade: number): string {

@@ -95,6 +95,7 @@ b⟨F0 9F⟩⟧⟦⟨A6 94⟩⟧×2⟦‹<|end|>›⟧↵
     assert.ok(colored.includes('\x1b[1;35m<|user|>\x1b[0m'))
     const plain = colored.replace(STYLE, '')
     assert.ok(plain.includes('<|user|>Hi·<b>&"\'↵\n'))
+    assert.ok(plain.includes('<|bot|>·⟨U+001B⟩[31m×0.5a↵\nb⟨F0 9F⟩⟨A6 94⟩×2<|end|>↵'))
   })
 
   it('draws its rules as wide as the terminal', () => {
@@ -105,30 +106,85 @@ b⟨F0 9F⟩⟧⟦⟨A6 94⟩⟧×2⟦‹<|end|>›⟧↵
   })
 })
 
+/** As WCAG has it. */
+function contrast(a: string, b: string): number {
+  const luminance = (color: string) => {
+    const digits = color.length === 4 ? [...color.slice(1)].map((digit) => digit + digit) : color.slice(1).match(/../g)!
+    const [red, green, blue] = digits.map((hex) => {
+      const value = Number.parseInt(hex, 16) / 255
+      return value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4
+    })
+    return 0.2126 * red! + 0.7152 * green! + 0.0722 * blue!
+  }
+  const [light, dark] = [luminance(a), luminance(b)].sort((x, y) => y - x)
+  return (light! + 0.05) / (dark! + 0.05)
+}
+
 describe('preview as HTML', () => {
   const page = htmlPreview(preview)
 
-  it('has one marked element per token, with id and weight', () => {
-    const marked = [...page.matchAll(/<span class="(t[^"]*)" title="([^"]*)">/g)].map(([, name, title]) => [
-      name,
+  it('has one element per token, with id and weight, those of one weight together', () => {
+    const body = page.slice(page.indexOf('class="turn"'))
+    const marked = [...body.matchAll(/<i( class="s")? title="([^"]*)">/g)].map(([, name, title]) => [
+      name !== undefined,
       title,
     ])
     assert.deepEqual(marked, [
-      ['t special', 'id 7, first token, which nothing predicts: &lt;|user|&gt;'],
-      ['t', 'id 7, weight 0: Hi·&lt;b&gt;&amp;&quot;&#39;'],
-      ['t', 'id 7, weight 0: ↵'],
-      ['t special', 'id 7, weight 0: &lt;|bot|&gt;'],
-      ['t low', 'id 7, weight 0.5: ·⟨U+001B⟩[31m'],
-      ['t one', 'id 7, weight 1: a↵b'],
-      ['t one', 'id 7, weight 1: ⟨F0 9F⟩'],
-      ['t high', 'id 7, weight 2: ⟨A6 94⟩'],
-      ['t one special', 'id 7, weight 1: &lt;|end|&gt;'],
-      ['t', 'id 7, weight 0: ↵'],
+      [true, 'id 7 first'],
+      [false, 'id 7 ×0'],
+      [false, 'id 7 ×0'],
+      [true, 'id 7 ×0'],
+      [false, 'id 7 ×0.5'],
+      [false, 'id 7 ×1'],
+      [false, 'id 7 ×1'],
+      [false, 'id 7 ×2'],
+      [true, 'id 7 ×1'],
+      [false, 'id 7 ×0'],
     ])
+    const runs = [...body.matchAll(/<span class="(low|one|high)">(.*?)<\/span>(?:<b>(.*?)<\/b>)?/gs)]
+    assert.deepEqual(
+      runs.map(([, name, inner, weight]) => [name, inner!.match(/<i /g)!.length, weight]),
+      [
+        ['low', 1, '×0.5'],
+        ['one', 2, undefined],
+        ['high', 1, '×2'],
+        ['one', 1, undefined],
+      ],
+    )
+    assert.ok(body.includes('<u>·</u><u>⟨U+001B⟩</u>[31m') && body.includes('a<u>↵</u>\nb'))
+    // Lines break between tokens.
+    assert.equal(body.match(/<wbr>/g)!.length, 10 - 2)
+  })
+
+  it('can be read: contrast of text on every background, in both schemes', () => {
+    const [light, dark] = [...page.matchAll(/:root \{([^}]*)\}/g)].map(([, rules]) =>
+      Object.fromEntries([...rules!.matchAll(/--(\w+): (#[0-9a-f]+)/g)].map(([, name, color]) => [name, color!])),
+    )
+    for (const colors of [light!, dark!]) {
+      for (const background of ['page', 'context', 'low', 'one', 'high']) {
+        for (const name of ['text', 'stand', 'special'])
+          assert.ok(contrast(colors[name]!, colors[background]!) >= 4.5, `${name} on ${background}`)
+        assert.ok(contrast(colors.edge!, colors[background]!) >= 3, `edge on ${background}`)
+      }
+      assert.ok(contrast(colors.label!, colors.page!) >= 4.5 && contrast(colors.bad!, colors.page!) >= 4.5)
+    }
+  })
+
+  it('marks what the doctor warns of, and takes few bytes per token', () => {
+    assert.match(page, /<tr class="warning"><td>bos<\/td><td>warning<\/td>/)
+    assert.match(page, /<tr class="ok"><td>stop token/)
+    const long = { ...preview.examples[0]!, tokens: new Array(10_000).fill(token(' word', 0, user)) }
+    const size = (htmlPreview({ ...preview, examples: [long] }).length - page.length) / 10_000
+    assert.ok(size < 50, `${size} bytes`)
   })
 
   it('lets nothing of the data be markup, and needs nothing from elsewhere', () => {
-    assert.ok(!page.includes('<b>') && !page.includes('<script') && !page.includes('chat<1>'))
+    assert.ok(
+      !page.includes('Hi·<b>') &&
+        !page.includes('Hi<u>·</u><b>') &&
+        !page.includes('<script') &&
+        !page.includes('chat<1>'),
+    )
     assert.ok(page.includes('chat&lt;1&gt;.jsonl:3') && page.includes('beware of &lt;script&gt;'))
     assert.doesNotMatch(page, /(src|href)=|url\(|@import|https?:/)
     assert.ok(page.includes('Template doctor: warning') && page.includes('every turn ends in &lt;|end|&gt;'))
@@ -144,7 +200,7 @@ describe('preview as HTML', () => {
   it('closes what it opens', () => {
     const open: string[] = []
     for (const [, slash, name] of page.matchAll(/<(\/?)([a-z0-9]+)[^>]*>/g)) {
-      if (name === 'meta') continue
+      if (name === 'meta' || name === 'wbr') continue
       if (slash === '') open.push(name!)
       else assert.equal(open.pop(), name)
     }
