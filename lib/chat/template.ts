@@ -165,8 +165,11 @@ function withoutDefault({ sources }: ChatTemplate): { fallback?: string } {
   return { fallback }
 }
 
-function neverRead({ variables, readVariables }: ChatTemplate): { unread?: string } {
-  const names = Object.keys(variables).filter((name) => !readVariables.includes(name))
+function neverRead(template: ChatTemplate): { unread?: string } {
+  const given = Object.keys(template.variables)
+  // The sources are parsed for this.
+  const readVariables = given.length > 0 ? template.readVariables : []
+  const names = given.filter((name) => !readVariables.includes(name))
   if (names.length === 0) return {}
   const known = readVariables.length > 0 ? `it reads ${readVariables.join(', ')}` : 'it reads none'
   return { unread: `templateVariables: the chat template never reads ${names.join(', ')}; ${known}` }
