@@ -232,6 +232,13 @@ describe('an unknown option', () => {
       { data: { train: [{ path: 'x', weight: 0.2 }] } },
       /^option data\.train\[0\]\.weight is unknown; did you mean proportion /,
     ],
+    [
+      { adapter: { type: 'lora', loraAlpha: 3 } },
+      /^option adapter\.loraAlpha is unknown; did you mean adapter\.alpha\?$/,
+    ],
+    [{ adapter: { type: 'lora', r: 3 } }, /did you mean adapter\.rank\?/],
+    [{ lora_dropout: 0.1 }, /did you mean adapter\.dropout\?/],
+    [{ target_modules: ['q_proj'] }, /did you mean adapter\.targets\?/],
     [{ packing: true }, /^option packing is unknown; remove it: conversations are always laid end to end/],
     [{ xyzzyplugh: 1 }, /^option xyzzyplugh is unknown$/],
   ]
@@ -260,6 +267,33 @@ describe('an entry of data.train', () => {
     assert.match(refusal({ data: { train: [7] } }).message, /^option data\.train\[0\] must be a path or \{.*found 7$/)
     assert.match(refusal({ data: { train: 7 } }).message, /^option data\.train must be a path, a glob.*found 7$/)
   })
+})
+
+describe('adapter', () => {
+  it('is kept as given, for what it is may depend on the model', () => {
+    const adapter = { type: 'lora', rank: 8, rankPattern: { q_proj: 4 }, targets: ['q_proj'] } as const
+    assert.deepEqual(parseOptions({ ...least, adapter }, base).adapter, adapter)
+    assert.equal(parseOptions(least, base).adapter, undefined)
+  })
+
+  const cases: [object, RegExp][] = [
+    [{ adapter: true }, /adapter must be an object such as \{ type: 'lora', rank: 16 \}; found true/],
+    [{ adapter: { rank: 8 } }, /adapter\.type must be 'lora'; found nothing/],
+    [{ adapter: { type: 'dora' } }, /adapter\.type must be 'lora'; found the text "dora"/],
+    [{ adapter: { type: 'lora', rank: 0 } }, /adapter\.rank must be an integer from 1 up; found 0/],
+    [{ adapter: { type: 'lora', dropout: 1 } }, /adapter\.dropout must be a number from 0 to below 1; found 1/],
+    [{ adapter: { type: 'lora', targets: [] } }, /adapter\.targets must be a list of at least one name/],
+    [{ adapter: { type: 'lora', rankPattern: { q_proj: 1.5 } } }, /adapter\.rankPattern\.q_proj must be an integer/],
+    [{ adapter: { type: 'lora', init: 'pissa', dora: true } }, /adapter\.init 'pissa' excludes adapter\.dora/],
+    [{ adapter: { type: 'lora' }, train: 'q_proj' }, /train excludes adapter, beside which nothing trains/],
+    [{ adapter: { type: 'lora' }, outputDtype: 'float32' }, /outputDtype has no effect with adapter/],
+  ]
+  for (const [extra, message] of cases)
+    it(`${JSON.stringify(extra)} is refused`, () => {
+      const error = refusal(extra)
+      assert.equal(error.code, 'ERR_INVALID_OPTION')
+      assert.match(error.message, message)
+    })
 })
 
 describe('samples', () => {
