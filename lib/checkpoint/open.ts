@@ -6,6 +6,7 @@ import { readdir, readFile, stat } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { TunesmithError, type Warning } from '../errors.ts'
 import type { DecoderSpec, StorageType } from '../native/addon.ts'
+import { adapterConfigFile } from './adapter/peft-config.ts'
 import type { ModelFamily } from './families/family.ts'
 import { readConfig } from './families/index.ts'
 import { describe, type JsonObject, RawObject } from './json.ts'
@@ -116,6 +117,13 @@ async function checkFolder(folder: string, path: string): Promise<void> {
   if (entries.includes('config.json')) return
   const interrupted = interruptedSave(entries)
   if (interrupted) throw new TunesmithError('ERR_CHECKPOINT_INCOMPLETE', `${folder} has no config.json: ${interrupted}`)
+  if (entries.includes(adapterConfigFile)) {
+    throw new TunesmithError(
+      'ERR_MODEL_NOT_FOUND',
+      `${folder} is an adapter, and a whole model is needed here. Merge it with its base first: ` +
+        'tunesmith export --merge ADAPTER --output DIR.',
+    )
+  }
   throw new TunesmithError(
     'ERR_MODEL_NOT_FOUND',
     `${folder} has no config.json, so it is no Hugging Face model folder.`,

@@ -170,6 +170,13 @@ describe('parity of adapters with PEFT', () => {
     })
   }
 
+  it('are told from whole models where one is needed', async () => {
+    await assert.rejects(openCheckpoint(goldenPath('lora/lora')), {
+      code: 'ERR_MODEL_NOT_FOUND',
+      message: /is an adapter, and a whole model is needed here\. Merge it/,
+    })
+  })
+
   it('recomputation changes no loss', async () => {
     const results = []
     for (const recompute of [false, true]) {
