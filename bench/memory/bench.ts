@@ -1,6 +1,7 @@
 /** Planned against measured peak memory of full fine-tuning, LoRA and QLoRA. See README.md. */
 import { execFile } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
+import { cpus, totalmem } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { parseArgs, promisify } from 'node:util'
 import type { MemoryPlan } from '../../lib/native/addon.ts'
@@ -26,6 +27,7 @@ interface Result extends Run {
   unplanned?: number
 }
 
+const machine = { cpu: cpus()[0]!.model, cores: cpus().length, memory: totalmem(), node: process.version }
 const gib = (bytes: number) => (bytes / 2 ** 30).toFixed(2)
 const results: Result[] = []
 console.log('| model | method | precision | planned GiB | measured GiB | measured / planned |')
@@ -44,7 +46,8 @@ for (const shape of values.shapes.split(',') as Shape[])
           : `${gib(measured)} | ${(measured / plan.total).toFixed(3)}`
       console.log(`| ${shape} | ${method} | ${precision} | ${gib(plan.total)} | ${found} |`)
       // After every run: the larger ones take long.
-      if (values.out) writeFileSync(values.out, `${JSON.stringify({ version: addon().version, results }, null, 1)}\n`)
+      if (values.out)
+        writeFileSync(values.out, `${JSON.stringify({ machine, version: addon().version, results }, null, 1)}\n`)
     }
 
 async function measure(run: Run): Promise<Result> {
