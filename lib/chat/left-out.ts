@@ -10,7 +10,8 @@ const REASONING = ['reasoning_content', 'reasoning', 'thinking'] as const
 
 /**
  * The first field whose words are missing: of trained assistant turns in the text that they are trained in (earlier
- * turns may be rewritten), of other messages in the last rendering. Undefined where nothing is missing.
+ * turns may be rewritten), of other messages in the last rendering. What follows the last trained turn teaches nothing, and
+ * a conversation that had to be split ends there. Undefined where nothing is missing.
  *
  * Whitespace is not looked at, and templates may put words in between.
  */
@@ -21,9 +22,10 @@ export function leftOut(messages: readonly Message[], texts: readonly WeightedTe
       if (turn !== undefined) said.set(turn, (said.get(turn) ?? '') + text.slice(start, end))
   }
   const last = texts.at(-1)?.text
+  const end = said.size > 0 ? Math.max(...said.keys()) : messages.length
   for (const [index, message] of messages.entries()) {
     const rendered = message.role === 'assistant' ? said.get(index) : last
-    if (rendered === undefined) continue
+    if (rendered === undefined || index > end) continue
     const fields = message.role === 'assistant' ? ['content', ...REASONING] : ['content']
     for (const field of fields) {
       const words = (message as unknown as Record<string, unknown>)[field]

@@ -56,6 +56,13 @@ describe('words that a template leaves out', () => {
     )
   })
 
+  it('are none behind the last trained turn, where a conversation that is split ends', async () => {
+    const dangling = [user('q'), assistant('x|one'), user('Zwei?'), { ...assistant('y|two'), weight: 0 }, user('Vier!')]
+    assert.equal(await told("(m.content if loop.last else m.content.split('|')[-1])", dangling), undefined)
+    const cut = "(m.content if loop.last else m.content.split('|')[-1])[:5]"
+    assert.match((await told(cut, [user('a long question'), ...dangling.slice(1)]))!, /messages\[0\]\.content$/)
+  })
+
   it('are none where only whitespace goes, words are added, or an earlier turn is rewritten', async () => {
     assert.equal(await told('m.content | trim', [user('  q\n'), assistant(' a\n\nb ')]), undefined)
     assert.equal(
