@@ -60,6 +60,7 @@
  * - `ERR_BUSY`: a second run or completion on the same object
  * - `ERR_CANCELLED`, `ERR_CLOSED`: work on an engine that was cancelled or closed
  * - `ERR_ADDON_NOT_LOADED`, `ERR_BACKEND_UNAVAILABLE`, `ERR_UNSUPPORTED_DTYPE`: what the machine or the build lacks
+ * - `ERR_NO_DEVICE`, `ERR_DEVICE`: no NVIDIA GPU that can be used, and why; a GPU that failed
  * - `ERR_OUT_OF_MEMORY`: before the first step, with numbers
  *
  * Faults of this package, worth a report

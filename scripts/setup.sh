@@ -25,6 +25,9 @@ packages=(
   clang-format # npm run lint
 )
 
+# Unpacks cuBLAS for the CUDA backend (below).
+if command -v nvcc >/dev/null && ! python3 -m pip --version >/dev/null 2>&1; then packages+=(python3-pip); fi
+
 installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
@@ -51,6 +54,27 @@ fi
 if ! node scripts/modules-current.mjs; then
   say 'installing npm packages'
   npm ci --no-audit --no-fund
+fi
+
+# The CUDA backend is built wherever nvcc is; TUNESMITH_CMAKE_TUNESMITH_CUDA=ON or OFF decides otherwise. Its matmuls need
+# cuBLASLt: of the toolkit, or of pip's package, which is unpacked into build/cublas.
+cublas=nvidia-cublas==13.1.1.3
+if command -v nvcc >/dev/null; then
+  : "${TUNESMITH_CMAKE_TUNESMITH_CUDA:=ON}"
+elif [ "${TUNESMITH_CMAKE_TUNESMITH_CUDA:-OFF}" = ON ]; then
+  fail "TUNESMITH_CMAKE_TUNESMITH_CUDA is ON, but nvcc is not in PATH: install the CUDA 13 toolkit, or set it to OFF."
+fi
+export TUNESMITH_CMAKE_TUNESMITH_CUDA="${TUNESMITH_CMAKE_TUNESMITH_CUDA:-OFF}"
+if [ "$TUNESMITH_CMAKE_TUNESMITH_CUDA" = ON ]; then
+  toolkit=$(nvcc --dryrun -x cu /dev/null 2>&1 | sed -n 's/^#\$ TOP=//p')
+  if [ ! -f "$toolkit/include/cublasLt.h" ] && [ ! -f build/cublas/nvidia/cu13/include/cublasLt.h ]; then
+    say "unpacking $cublas into build/cublas"
+    rm -rf build/cublas build/cublas.part
+    python3 -m pip install --quiet --disable-pip-version-check --no-deps --target build/cublas.part "$cublas" ||
+      fail "the CUDA toolkit has no cublasLt.h, and pip could not install $cublas. Install cuBLAS, or set" \
+        "TUNESMITH_CMAKE_TUNESMITH_CUDA=OFF to build without the CUDA backend."
+    mv build/cublas.part build/cublas
+  fi
 fi
 
 say 'building native code'

@@ -56,7 +56,10 @@ function diagnose(): Diagnosis {
 
 /** What to do about a backend that is missing. */
 export function advice({ name, reason = '' }: BackendStatus): string {
-  if (name === 'cuda') return 'GPU training is not part of this version; runs use the CPU'
+  if (name === 'cuda' && /not installed/.test(reason))
+    return 'build it where nvcc is: npm run setup in the package folder; until then runs use the CPU'
+  if (name === 'cuda' && /cuBLAS/.test(reason)) return 'pip install nvidia-cublas==13.1.1.3'
+  if (name === 'cuda') return 'for an NVIDIA GPU, install its driver (580 or newer); without one, runs use the CPU'
   if (name === 'cpu' && /libdnnl|libOpenCL|libgomp|libhwy/.test(reason))
     return 'install the missing library (Debian: apt install libdnnl2 libgomp1), then try again'
   if (name === 'cpu' && /not installed/.test(reason)) return 'build it: npm run setup in the package folder'
@@ -85,7 +88,8 @@ export function diagnosisTable(found: Diagnosis): string {
 function backendRows(backend: BackendStatus & { advice?: string }): (readonly [string, string])[] {
   if (!backend.available)
     return [
-      [backend.name, `missing: ${backend.reason ?? 'no reason given'}`],
+      // Some reasons list places that were searched, one a line.
+      [backend.name, `missing: ${(backend.reason ?? 'no reason given').replaceAll('\n', `\n${' '.repeat(15)}`)}`],
       ['', `→ ${backend.advice}`],
     ]
   const parts = [backend.isa, backend.library !== 'none' && backend.library, plural(backend.threads ?? 1, 'thread')]

@@ -55,6 +55,14 @@ export function chooseDevice(addon: Pick<Addon, 'backends'>, choice: DeviceChoic
 
 function firstAvailable(found: Map<BackendName, BackendStatus>, warnings: Warning[]): BackendName {
   const name = preference.find((candidate) => found.get(candidate)?.available) ?? 'reference'
+  const reason = found.get('cuda')?.reason ?? 'not installed'
+  // Most machines have no GPU and nobody wants to hear of it; one with a driver has, and training is slow without it.
+  if (name !== 'cuda' && !/not installed|no NVIDIA driver/.test(reason)) {
+    warnings.push({
+      code: 'WARN_CUDA_UNAVAILABLE',
+      message: `training runs on the ${name} backend: ${reason}. Run 'tunesmith doctor' for what is missing.`,
+    })
+  }
   if (name === 'reference') {
     warnings.push({
       code: 'WARN_REFERENCE_BACKEND',

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "backend/cublas.h"
 #include "backend/reference/reference.h"
 #include "core/error.h"
 
@@ -27,6 +28,11 @@ std::unique_ptr<Backend> create_backend(const std::string& name, int threads) {
   const auto path = backend_folder() / ("libtunesmith_" + name + ".so");
   if (!std::filesystem::exists(path))
     throw CodedError("ERR_BACKEND_UNAVAILABLE", "the " + name + " backend is not installed: no " + path.string());
+  // Cheapest first: a machine without a driver is told so without half a gigabyte being mapped.
+  if (name == "cuda") {
+    require_nvidia_driver();
+    open_cublas(cublas_folders(backend_folder().string()));
+  }
   // Threads of OpenMP spin for milliseconds before they sleep. Where anything else wants the cores, each then waits for
   // one that holds no core while it holds one itself: training took twice the processor time beside one busy process. A
   // thousand turns bridge the gaps between ops as well. libgomp reads this once, when it is loaded.

@@ -25,6 +25,9 @@ struct NamedBackend {
   std::unique_ptr<Backend> backend;
 };
 const std::vector<NamedBackend>& backends();
+// Calls `run` once on an ordinary backend, and once per fiber order on cuda-host (cuda/host/fibers.h) but the usual one:
+// reverse, and random ones with the seeds of TUNESMITH_TEST_FIBER_SEEDS (comma list, default "1,2").
+void for_orders(const std::string& backend, const std::function<void()>& run);
 // The oracle, always there.
 Backend& reference();
 
@@ -147,7 +150,7 @@ void check_close(const std::string& what, const Matrix& actual, const Matrix& ex
 // Exactly the same numbers; NaN equals NaN.
 void check_same(const std::string& what, const Matrix& actual, const Matrix& expected);
 // Runs the op on every backend in float32 and bfloat16, where it supports them, against the reference in float64 on the
-// same rounded inputs; and once more, which must give the same bits.
+// same rounded inputs; and once more, which must give the same bits. On cuda-host once more is in every fiber order.
 void check_backends(const std::string& what, const std::function<Outputs(const Device&)>& run);
 // `gradient` against central differences of loss() in every element of x, which loss() reads. Relative error 1e-6: with
 // steps of 1e-4 truncation is near 1e-9 and cancellation near 1e-12 of the loss.

@@ -19,7 +19,9 @@ Matrix gradients(Random& random, int64_t size) {
 // Every backend with float32 tensors, and the reference with float64 ones.
 void on_wide_types(const std::function<void(const std::string&, const Device&)>& check) {
   for (const auto& [name, backend] : backends())
-    check(name + " in float32", {*backend, DType::kFloat32, DType::kFloat32});
+    for_orders(name, [&, &name = name, &backend = backend] {
+      check(name + " in float32", {*backend, DType::kFloat32, DType::kFloat32});
+    });
   check("reference in float64", oracle());
 }
 
@@ -177,12 +179,14 @@ TEST_CASE("lion, adafactor, muon and momentum: backends against the reference") 
       const Outputs expected = run(oracle(), rows, cols);
       for (const auto& [name, backend] : backends()) {
         const Device device{*backend, DType::kFloat32, DType::kFloat32};
-        const Outputs found = run(device, rows, cols), again = run(device, rows, cols);
-        for (size_t i = 0; i < found.size(); ++i) {
-          const std::string output = name + ": " + what + ", " + found[i].name;
-          check_close(output, found[i].value, expected[i].value, found[i].tolerance);
-          check_same(output + ", run again", again[i].value, found[i].value);
-        }
+        const Outputs found = run(device, rows, cols);
+        for (size_t i = 0; i < found.size(); ++i)
+          check_close(name + ": " + what + ", " + found[i].name, found[i].value, expected[i].value, found[i].tolerance);
+        for_orders(name, [&, &name = name, rows = rows, cols = cols] {
+          const Outputs again = run(device, rows, cols);
+          for (size_t i = 0; i < found.size(); ++i)
+            check_same(name + ": " + what + ", " + found[i].name + ", run again", again[i].value, found[i].value);
+        });
       }
     }
 }
@@ -193,12 +197,12 @@ TEST_CASE("adamw_8bit: every backend has the bits of the reference") {
     const int64_t blocks = (size + 255) / 256;
     std::vector<std::vector<uint8_t>> codes;
     std::vector<Matrix> weights;
-    for (const auto& [name, backend] : backends()) {
-      const Device device{*backend, DType::kFloat32, DType::kFloat32};
+    const auto check = [&](const std::string& name, Backend& backend) {
+      const Device device{backend, DType::kFloat32, DType::kFloat32};
       Random random(10);
       const Buffer weight = device.inout(Kind::kWide, random.matrix(1, size));
-      const Buffer memory(*backend, size_t(2 * size + 8 * blocks + 8));
-      (*backend).zero(memory.data(), size_t(2 * size + 8 * blocks + 8));
+      const Buffer memory(backend, size_t(2 * size + 8 * blocks + 8));
+      backend.zero(memory.data(), size_t(2 * size + 8 * blocks + 8));
       auto* absmax = static_cast<float*>(memory.data());
       auto* first = reinterpret_cast<uint8_t*>(absmax + 2 * blocks);
       for (int step = 1; step <= 3; ++step)
@@ -206,12 +210,14 @@ TEST_CASE("adamw_8bit: every backend has the bits of the reference") {
                            device.input(Kind::kWide, gradients(random, size)),
                            {1e-2, 0.9, 0.999, 1e-8, 0.1, 1 - std::pow(0.9, step), 1 - std::pow(0.999, step), 0.5});
       codes.emplace_back(size_t(2 * size));
-      (*backend).download(codes.back().data(), first, codes.back().size());
+      backend.download(codes.back().data(), first, codes.back().size());
       weights.push_back(weight.get());
       INFO(name, " size ", size);
       CHECK(codes.back() == codes.front());
       check_same(name + ": adamw_8bit of " + std::to_string(size), weights.back(), weights.front());
-    }
+    };
+    for (const auto& [name, backend] : backends())
+      for_orders(name, [&, &name = name, &backend = backend] { check(name, *backend); });
   }
 }
 

@@ -4,13 +4,15 @@
  *
  *     npx tsx scripts/faults/seed-faults.ts [--work runs/faults] [--only PATTERN]
  *
- * Takes about a minute per fault. Exits with 1 where a fault goes unnoticed.
+ * Takes about a minute per fault. Exits with 1 where a fault goes unnoticed. Faults of CUDA kernels need nvcc and cuBLAS
+ * (scripts/setup.sh) to be configured, though nothing is compiled with them: the tests run on `cuda-host`.
  */
 import { spawnSync } from 'node:child_process'
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { faults } from './cpu.ts'
+import { faults as cpu } from './cpu.ts'
+import { faults as cuda } from './cuda.ts'
 
 export interface Fault {
   /** Path from the root. */
@@ -42,36 +44,45 @@ function must(command: string, args: string[]): void {
 
 /** Only the best instruction set of this machine: the code is the same for all, and compiling takes a third of the time. */
 const flags = '-march=native -DHWY_COMPILE_ONLY_STATIC'
-const compile = () => run('ninja', ['-C', build, 'tunesmith_cpu', 'tunesmith_test'])
-const test = () =>
-  run(join(build, 'tunesmith_test'), ['--abort-after=1'], { TUNESMITH_BACKEND_DIR: join(build, 'product') })
+const chosen = [...cpu, ...cuda].filter(({ file, what }) => new RegExp(values.only).test(`${file}: ${what}`))
+const isCuda = ({ file }: Fault) => file.startsWith('cuda/')
+const compile = (onCuda: boolean) =>
+  run('ninja', ['-C', build, onCuda ? 'tunesmith_cuda_host' : 'tunesmith_cpu', 'tunesmith_test'])
+const test = (onCuda: boolean) =>
+  run(join(build, 'tunesmith_test'), ['--abort-after=1'], {
+    TUNESMITH_BACKEND_DIR: join(build, 'product'),
+    TUNESMITH_TEST_BACKENDS: onCuda ? 'reference,cuda-host' : 'reference,cpu',
+  })
 
 rmSync(work, { recursive: true, force: true })
 mkdirSync(work, { recursive: true })
-for (const part of ['CMakeLists.txt', 'package.json', 'native', 'bench/ops'])
+for (const part of ['CMakeLists.txt', 'package.json', 'native', 'cuda', 'bench/ops'])
   cpSync(part, join(work, part), { recursive: true })
 // A fault may leave a variable unused.
 const lists = join(work, 'CMakeLists.txt')
 writeFileSync(lists, readFileSync(lists, 'utf8').replaceAll(' -Werror', ''))
 const settings = [`-DTUNESMITH_PRODUCT_DIR=${join(build, 'product')}`, `-DCMAKE_CXX_FLAGS=${flags}`]
+const cublas = process.env.TUNESMITH_CMAKE_TUNESMITH_CUBLAS_DIR ?? resolve('build/cublas/nvidia/cu13')
+if (chosen.some(isCuda)) settings.push('-DTUNESMITH_CUDA=ON', `-DTUNESMITH_CUBLAS_DIR=${cublas}`)
 must('cmake', ['-S', work, '-B', build, '-G', 'Ninja', '-DCMAKE_BUILD_TYPE=Release', ...settings])
-const clean = compile()
-if (!clean.passed) throw new Error(`The sources do not compile:\n${clean.output.slice(-3000)}`)
-const before = test()
-if (!before.passed) throw new Error(`The tests fail without any fault:\n${before.output.slice(-3000)}`)
+for (const onCuda of new Set(chosen.map(isCuda))) {
+  const clean = compile(onCuda)
+  if (!clean.passed) throw new Error(`The sources do not compile:\n${clean.output.slice(-3000)}`)
+  const before = test(onCuda)
+  if (!before.passed) throw new Error(`The tests fail without any fault:\n${before.output.slice(-3000)}`)
+}
 
 const unnoticed: Fault[] = []
-const chosen = faults.filter(({ file, what }) => new RegExp(values.only).test(`${file}: ${what}`))
 for (const fault of chosen) {
   const path = join(work, fault.file)
   const source = readFileSync(path, 'utf8')
   const pieces = source.split(fault.from)
   if (pieces.length !== 2) throw new Error(`${fault.file}: found ${pieces.length - 1} times, not once: ${fault.from}`)
   writeFileSync(path, pieces.join(fault.to))
-  const compiled = compile()
+  const compiled = compile(isCuda(fault))
   if (!compiled.passed)
     throw new Error(`${fault.file}: ${fault.what}: does not compile\n${compiled.output.slice(-3000)}`)
-  const { passed, output } = test()
+  const { passed, output } = test(isCuda(fault))
   const first = output.match(/TEST CASE:\s*(.*)/)?.[1] ?? output.trim().split('\n').at(-1)
   console.log(`${passed ? 'UNNOTICED' : 'caught   '}  ${fault.file}: ${fault.what}${passed ? '' : `  [${first}]`}`)
   if (passed) unnoticed.push(fault)

@@ -138,6 +138,8 @@ describe('tunesmith doctor', () => {
     assert.match(missing('cpu', 'the cpu backend is not installed: no /x.so'), /npm run setup/)
     assert.match(missing('cpu', 'does not load: libdnnl.so.2: cannot open shared object file'), /apt install libdnnl2/)
     assert.match(missing('cuda', 'the cuda backend is not installed'), /runs use the CPU/)
+    assert.match(missing('cuda', 'no NVIDIA driver (libcuda.so.1) is installed'), /install its driver/)
+    assert.match(missing('cuda', 'the cuda backend needs cuBLAS of CUDA 13'), /pip install nvidia-cublas/)
     assert.match(missing('cpu', 'interface version 3, not 4'), /rebuild/)
   })
 

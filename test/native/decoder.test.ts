@@ -1,6 +1,15 @@
 import assert from 'node:assert/strict'
 import type { ComputeType, EngineOptions } from '../../lib/native/addon.ts'
-import { distance, engineOptions, gradients, randomBatch, randomEngine, smallSpec, weightSum } from './models.ts'
+import {
+  agreesWithReference,
+  distance,
+  engineOptions,
+  gradients,
+  randomBatch,
+  randomEngine,
+  smallSpec,
+  weightSum,
+} from './models.ts'
 import { shapes } from './shapes.ts'
 
 /** Three elements of every gradient against finite differences of the loss that is minimised. */
@@ -53,28 +62,7 @@ describe('decoder', () => {
       ['bfloat16', 0.08],
     ] as [ComputeType, number][]) {
       it(`cpu ${compute} agrees with the reference: ${name}`, async () => {
-        const spec = smallSpec(changes)
-        const batch = randomBatch([12, 1, 8, 30])
-        const reference = await randomEngine(engineOptions('reference', 'float64', { spec }))
-        const engine = await randomEngine(engineOptions('cpu', compute, { spec }))
-        const expected = await reference.accumulate(batch, weightSum(batch), true)
-        const sums = await engine.accumulate(batch, weightSum(batch), true)
-        assert.ok(Math.abs(sums.loss - expected.loss) < tolerance * expected.loss, `${sums.loss} ${expected.loss}`)
-        assert.equal(sums.supervised, expected.supervised)
-        const wanted = await gradients(reference)
-        const all: number[][] = [[], []]
-        for (const [parameter, gradient] of await gradients(engine)) {
-          const error = distance(gradient, wanted.get(parameter)!)
-          // Biases of k have no gradient in exact arithmetic (softmax does not see a shift): only noise is left.
-          if (parameter.endsWith('attention.k.bias')) continue
-          // The rounding of bfloat16 is noise that a tensor of a few elements may get twice its share of.
-          assert.ok(error < 2 * tolerance, `${parameter}: ${error}`)
-          all[0]!.push(...gradient)
-          all[1]!.push(...wanted.get(parameter)!)
-        }
-        assert.ok(distance(all[0]!, all[1]!) < tolerance, `all together: ${distance(all[0]!, all[1]!)}`)
-        reference.close()
-        engine.close()
+        await agreesWithReference('cpu', compute, tolerance, changes)
       })
     }
   }

@@ -1,5 +1,7 @@
 /** Small random models and micro-batches for tests of the native engine. */
+import assert from 'node:assert/strict'
 import type {
+  BackendName,
   ComputeType,
   DecoderSpec,
   EngineOptions,
@@ -58,13 +60,16 @@ export function ropeTable(rotaryDim: number, theta = 10_000, scale = 1): RopeTab
   return { inverseFrequencies: Float64Array.from({ length: rotaryDim / 2 }, frequency), scale }
 }
 
+/** Beside those of the addon, the CUDA kernels on the CPU: a backend for tests. */
+export type TestBackend = BackendName | 'cuda-host'
+
 export function engineOptions(
-  backend: 'reference' | 'cpu',
+  backend: TestBackend,
   compute: ComputeType,
   changes: Partial<EngineOptions> = {},
 ): EngineOptions {
   return {
-    backend,
+    backend: backend as BackendName,
     compute,
     threads: 2,
     spec: smallSpec(),
@@ -131,4 +136,35 @@ export function distance(a: ArrayLike<number>, b: ArrayLike<number>): number {
     norm += b[i]! ** 2
   }
   return norm === 0 ? Math.sqrt(difference) : Math.sqrt(difference / norm)
+}
+
+/** Loss and every gradient of a model of this shape against the reference in float64. */
+export async function agreesWithReference(
+  backend: TestBackend,
+  compute: ComputeType,
+  tolerance: number,
+  changes: Partial<DecoderSpec>,
+): Promise<void> {
+  const spec = smallSpec(changes)
+  const batch = randomBatch([12, 1, 8, 30])
+  const reference = await randomEngine(engineOptions('reference', 'float64', { spec }))
+  const engine = await randomEngine(engineOptions(backend, compute, { spec }))
+  const expected = await reference.accumulate(batch, weightSum(batch), true)
+  const sums = await engine.accumulate(batch, weightSum(batch), true)
+  assert.ok(Math.abs(sums.loss - expected.loss) < tolerance * expected.loss, `${sums.loss} ${expected.loss}`)
+  assert.equal(sums.supervised, expected.supervised)
+  const wanted = await gradients(reference)
+  const all: number[][] = [[], []]
+  for (const [parameter, gradient] of await gradients(engine)) {
+    const error = distance(gradient, wanted.get(parameter)!)
+    // Biases of k have no gradient in exact arithmetic (softmax does not see a shift): only noise is left.
+    if (parameter.endsWith('attention.k.bias')) continue
+    // The rounding of bfloat16 is noise that a tensor of a few elements may get twice its share of.
+    assert.ok(error < 2 * tolerance, `${parameter}: ${error}`)
+    all[0]!.push(...gradient)
+    all[1]!.push(...wanted.get(parameter)!)
+  }
+  assert.ok(distance(all[0]!, all[1]!) < tolerance, `all together: ${distance(all[0]!, all[1]!)}`)
+  reference.close()
+  engine.close()
 }
