@@ -56,13 +56,13 @@ if ! node scripts/modules-current.mjs; then
   npm ci --no-audit --no-fund
 fi
 
-# The CUDA backend is built wherever nvcc is; TUNESMITH_CMAKE_TUNESMITH_CUDA=ON or OFF decides otherwise. Its matmuls need
+# The CUDA backend is built wherever nvcc 13 or newer is; TUNESMITH_CMAKE_TUNESMITH_CUDA=ON or OFF decides otherwise. Its matmuls need
 # cuBLASLt: of the toolkit, or of pip's package, which is unpacked into build/cublas.
 cublas=nvidia-cublas==13.1.1.3
-if command -v nvcc >/dev/null; then
+if command -v nvcc >/dev/null && nvcc --version | grep -E 'release (1[3-9]|[2-9][0-9])\.' >/dev/null; then
   : "${TUNESMITH_CMAKE_TUNESMITH_CUDA:=ON}"
 elif [ "${TUNESMITH_CMAKE_TUNESMITH_CUDA:-OFF}" = ON ]; then
-  fail "TUNESMITH_CMAKE_TUNESMITH_CUDA is ON, but nvcc is not in PATH: install the CUDA 13 toolkit, or set it to OFF."
+  fail "TUNESMITH_CMAKE_TUNESMITH_CUDA is ON, but nvcc 13 or newer is not in PATH: install the CUDA 13 toolkit, or set it to OFF."
 fi
 export TUNESMITH_CMAKE_TUNESMITH_CUDA="${TUNESMITH_CMAKE_TUNESMITH_CUDA:-OFF}"
 if [ "$TUNESMITH_CMAKE_TUNESMITH_CUDA" = ON ]; then

@@ -25,8 +25,8 @@ struct NamedBackend {
   std::unique_ptr<Backend> backend;
 };
 const std::vector<NamedBackend>& backends();
-// Calls `run` once on an ordinary backend, and once per fiber order on cuda-host (cuda/host/fibers.h) but the usual one:
-// reverse, and random ones with the seeds of TUNESMITH_TEST_FIBER_SEEDS (comma list, default "1,2").
+// Calls `run` once on an ordinary backend, and once per fiber order on cuda-host (cuda/host/fibers.h) but the usual
+// one: reverse, and a random one with another seed at every call, or those of TUNESMITH_TEST_FIBER_SEEDS (comma list).
 void for_orders(const std::string& backend, const std::function<void()>& run);
 // The oracle, always there.
 Backend& reference();
