@@ -26,7 +26,7 @@ native() {
 # llama.cpp, to which the tests of GGUF show exported models; without its optional packages for GPUs.
 llama_cpp() {
   [ -d test/gguf/llama-cpp/node_modules/node-llama-cpp ] ||
-    npm ci --prefix test/gguf/llama-cpp --ignore-scripts --omit=optional --no-audit --no-fund
+    npm install --prefix test/gguf/llama-cpp --no-package-lock --ignore-scripts --omit=optional --no-audit --no-fund
 }
 
 stage 'llama.cpp for the tests' llama_cpp

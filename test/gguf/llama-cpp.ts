@@ -26,7 +26,9 @@ export function describeLlamaCpp(title: string, body: () => void): void {
     if (existsSync(`${folder}/node_modules/node-llama-cpp`)) return body()
     if (process.env.CI) throw new Error(`${folder} is not installed: in CI the tests with llama.cpp must run`)
     it('needs llama.cpp', function () {
-      console.log(`      skipped: npm ci --ignore-scripts --omit=optional --prefix ${folder} has not been run`)
+      console.log(
+        `      skipped: npm install --no-package-lock --ignore-scripts --omit=optional --prefix ${folder} has not been run`,
+      )
       this.skip()
     })
   })
