@@ -122,14 +122,13 @@ __global__ void __launch_bounds__(kThreads) dq_kernel(AttentionArguments<float> 
   const int64_t row = block.q_row + warp;
   const int position = exists ? a.batch.q_positions[row] : -1;
   const int row_begin = a.scores.begin(position), row_end = a.scores.end(position, block.keys);
-  float delta = 0;
   for (int d = lane; d < a.head_dim; d += kWarp) {
-    const float gradient = exists ? a.dout[row][head * a.head_dim + d] : 0.0f;
     q_rows[warp][d] = exists ? a.q[row][head * a.head_dim + d] : 0.0f;
-    dout_rows[warp][d] = gradient;
-    delta += exists ? gradient * a.out[row][head * a.head_dim + d] : 0.0f;
+    dout_rows[warp][d] = exists ? a.dout[row][head * a.head_dim + d] : 0.0f;
   }
-  delta = warp_sum(delta);
+  __syncwarp();
+  // Summed as dp is: where one key has all the weight, the two are the same and cancel.
+  const float delta = exists ? dot(dout_rows[warp], a.out[row] + head * a.head_dim, a.head_dim) : 0.0f;
   if (exists && lane == 0) a.delta[row * a.heads + head] = delta;
   const float lse = exists ? a.lse[row][head] * kLog2E : 0.0f;
 
