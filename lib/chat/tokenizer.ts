@@ -64,10 +64,11 @@ export class Tokenizer {
    * Reads tokenizer.json and, where they exist, tokenizer_config.json, special_tokens_map.json, chat_template.jinja,
    * generation_config.json and config.json of `folder`, and additional_chat_templates/*.jinja.
    *
+   * @param modelFolder where the two configs of the model are, if not beside the tokenizer: the base of an adapter
    * @throws TunesmithError `ERR_TOKENIZER_NOT_FOUND` without tokenizer.json, `ERR_INVALID_TOKENIZER` where a file cannot
    * be used.
    */
-  static async load(folder: string): Promise<Tokenizer> {
+  static async load(folder: string, modelFolder = folder): Promise<Tokenizer> {
     const path = join(folder, 'tokenizer.json')
     const text = await readOptional(path)
     if (text === undefined) {
@@ -93,8 +94,8 @@ export class Tokenizer {
       config,
       configPath,
       specialTokensMap: await readObject(join(folder, 'special_tokens_map.json')),
-      generationConfig: await readObject(join(folder, 'generation_config.json')),
-      modelConfig: await readObject(join(folder, 'config.json')),
+      generationConfig: await readObject(join(modelFolder, 'generation_config.json')),
+      modelConfig: await readObject(join(modelFolder, 'config.json')),
       templates: chatTemplates(
         config,
         await readOptional(join(folder, 'chat_template.jinja')),

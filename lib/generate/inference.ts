@@ -33,7 +33,7 @@ export async function openInference(
   { chatTemplate, ...choice }: DeviceChoice & { chatTemplate: string },
 ): Promise<Inference> {
   const model = await openModel(name)
-  const tokenizer = await Tokenizer.load(model.tokenizerFolder)
+  const tokenizer = await Tokenizer.load(model.tokenizerFolder, model.checkpoint.folder)
   checkVocabulary(model.checkpoint.spec, tokenizer.vocabSize)
   const { template, fallback } = await chooseTemplate(chatTemplate, tokenizer)
   return { model, tokenizer, template, fallback, device: chooseDevice(addon(), choice) }

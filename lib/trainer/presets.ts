@@ -1,5 +1,7 @@
 /** Published recipes by name: options that stand where a user gives none. */
+
 import { conflicts } from './option-conflicts.ts'
+import { isRecord } from './option-paths.ts'
 
 export interface Preset {
   /** Where its numbers are from. */
@@ -107,6 +109,8 @@ export function withPreset(input: Record<string, unknown>): { options: Record<st
   if (typeof name !== 'string' || !Object.hasOwn(presets, name)) return { options: input }
   const { source, options }: Preset = presets[name as PresetName]
   const own = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
+  // Of an adapter each key gives way by itself.
+  if (isRecord(own.adapter) && isRecord(options.adapter)) own.adapter = { ...options.adapter, ...own.adapter }
   const displaced = (key: string) =>
     key in own || exclusive.some((pair) => pair.includes(key) && pair.some((other) => other !== key && other in own))
   const sets = Object.fromEntries(Object.entries(options).filter(([key]) => !displaced(key)))

@@ -190,6 +190,13 @@ function hubHooks(report: Report, signal: AbortSignal | undefined): HubHooks {
 async function openBase(options: ResolvedOptions, hub: HubHooks) {
   const found = await findModel(options, hub)
   const { addTokens } = options
+  if (addTokens.length > 0 && found.stored) {
+    throw new TunesmithError(
+      'ERR_INVALID_OPTION',
+      'option addTokens: model is an adapter, which has no rows for new tokens. Merge it into its base, or add them to the ' +
+        'base in a run of its own first.',
+    )
+  }
   const added = addTokens.length > 0 ? await extendTokenizer(found.tokenizerFolder, addTokens) : undefined
   const tokenizer = await Tokenizer.load(added?.folder ?? found.tokenizerFolder)
   const { spec } = found.model

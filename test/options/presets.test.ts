@@ -36,6 +36,11 @@ describe('presets', () => {
     assert.equal(parse({ preset: 'llama2', learningRate: undefined }).learningRate, 2e-5)
   })
 
+  it('give way in an adapter key by key too', () => {
+    const adapter = { rank: 4 } as TrainerOptions['adapter']
+    assert.deepEqual(parse({ preset: 'lora', adapter }).adapter, { type: 'lora', targets: 'all-linear', rank: 4 })
+  })
+
   it('give way to what excludes their options, or leaves them without effect', () => {
     assert.deepEqual(parse({ preset: 'smol', batchTokens: 1000 }).batch, { tokens: 1000 })
     assert.deepEqual(parse({ preset: 'smol', warmupSteps: 7 }).warmup, { steps: 7 })

@@ -78,6 +78,13 @@ describe('Trainer with an adapter', function () {
       loaded.close()
     }
     assert.notEqual(answers[0], answers[1])
+    // The base's stop tokens are not in the adapter's folder.
+    const stops = async (from: string) => {
+      const loaded = await loadModel(from, { device: 'cpu', precision: 'float32' })
+      loaded.close()
+      return loaded.tokenizer.stops
+    }
+    assert.deepEqual(await stops(adapter), await stops(model))
 
     // A rate of next to nothing: the loss starts where the first run ended, and the weights stay.
     const { adapter: _, ...options } = loraOptions(folder, adapter, {
@@ -170,6 +177,7 @@ describe('Trainer with an adapter', function () {
     )
     await rejects(lora({ targets: ['lm_head'] }), /beside the projections of the layers only/)
     await rejects(lora({ targets: '.*nothing' }), /adapter\.targets/)
+    await rejects(lora({ targets: 'q_proj' }), /no whole name matches .*'q_proj'; give a list .*\["q_proj"\]/)
     await rejects(lora({ targets: '(' }), /no regular expression/)
     await rejects(lora({ init: 'pissa', rank: 17 }), /has 16 of them, fewer than the rank 17/)
     await rejects(lora({ targets: ['q_proj'], rankPattern: { v_proj: 2 } }), /adapter\.rankPattern/)
@@ -183,6 +191,8 @@ describe('Trainer with an adapter', function () {
       /adapter\.rank: model is an adapter already/,
     )
     await rejects({ model: adapter, ...lora({}) }, /overwrite it/, 'ERR_OUTPUT_IS_SOURCE')
+    const added = { adapter: undefined, addTokens: ['<new>'], output: join(folder, 'x') }
+    await rejects({ model: adapter, ...added }, /addTokens: model is an adapter, which has no rows for new tokens/)
   })
 })
 

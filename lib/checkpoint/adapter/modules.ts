@@ -147,6 +147,14 @@ function regularExpression(option: string, source: string, text: string): RegExp
 function noModule(option: string, text: string, modules: readonly ModelModule[]): TunesmithError {
   const endings = [...new Set(modules.map(({ name }) => name.slice(name.lastIndexOf('.') + 1)))]
   const hint = closest(text, endings)
+  // A text is matched with whole names, what stands in a list with their ends.
+  if (hint === text) {
+    return new TunesmithError(
+      'ERR_INVALID_OPTION',
+      `option adapter.${option}: no whole name matches the regular expression '${text}'; give a list for the ends of ` +
+        `names: ["${text}"].`,
+    )
+  }
   const why = /head|embed|wte/.test(text) ? ' Adapters lie beside the projections of the layers only.' : ''
   return new TunesmithError(
     'ERR_INVALID_OPTION',
