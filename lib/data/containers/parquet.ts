@@ -81,7 +81,7 @@ function checkColumns(
   file: AsyncBuffer,
   path: string,
 ): void {
-  const found = new Set(columns.map(({ meta_data: column }) => column?.path_in_schema.join('.') ?? ''))
+  const found = new Set(columns.map(({ meta_data: column }) => column?.path_in_schema?.join('.') ?? ''))
   if (columns.length !== leaves.size || found.size !== leaves.size || [...found].some((name) => !leaves.has(name))) {
     throw unreadable(path, 'its footer is corrupt: the columns of a row group are not those of the schema')
   }
