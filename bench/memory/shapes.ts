@@ -1,4 +1,6 @@
 /** The models and ways of tuning that bench/memory measures, as engine options. */
+import { llamaSpec } from '../../lib/checkpoint/families/spec.ts'
+import { ropeTables } from '../../lib/checkpoint/rope.ts'
 import type { AdapterModule, DecoderSpec, EngineOptions } from '../../lib/native/addon.ts'
 
 export const shapes = ['135M', '360M', '1.7B'] as const
@@ -28,41 +30,11 @@ const projections = ['attention.q', 'attention.k', 'attention.v', 'attention.o',
 const rank = 16
 
 function decoderSpec(shape: Shape, maxPositions: number): DecoderSpec {
-  const { layers } = sizes[shape]
   const headDim = 64
-  const inverseFrequencies = Float64Array.from({ length: headDim / 2 }, (_, i) => 100_000 ** ((-2 * i) / headDim))
-  return {
-    ...sizes[shape],
-    vocabSize: 49_152,
-    headDim,
-    maxPositions,
-    norm: 'rms',
-    normEpsilon: 1e-5,
-    normUnitOffset: false,
-    normBias: false,
-    blockNorms: 'pre',
-    parallelResidual: false,
-    qkNorm: 'none',
-    attentionBias: false,
-    attentionOutputBias: false,
-    attentionScale: headDim ** -0.5,
-    attentionSoftcap: 0,
-    layerWindows: new Int32Array(layers),
-    ropes: [{ inverseFrequencies, scale: 1 }],
-    layerRopes: new Int32Array(layers),
-    rotaryDim: headDim,
-    longRopeThreshold: 0,
-    mlp: 'gated',
-    activation: 'silu',
-    mlpBias: false,
-    tiedEmbeddings: true,
-    headBias: false,
-    embeddingScale: 1,
-    learnedPositions: 0,
-    residualScale: 1,
-    logitScale: 1,
-    logitSoftcap: 0,
-  }
+  const tables = ropeTables(headDim, 100_000, { type: 'default' })
+  const rope = { tables, rotaryDim: headDim, longRopeThreshold: 0, unused: [] }
+  const differences = { normEpsilon: 1e-5, tiedEmbeddings: true }
+  return llamaSpec({ ...sizes[shape], vocabSize: 49_152, headDim, maxPositions }, rope, differences)
 }
 
 /** Every linear layer of every block. */
