@@ -1,9 +1,10 @@
 /** The file that scored pairs are written to: whole under its name, or not there at all. */
-import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises'
-import { basename, dirname, join, resolve } from 'node:path'
+import { type FileHandle, open, rename, rm } from 'node:fs/promises'
+import { resolve } from 'node:path'
 import { copyNotes, exactJson } from '../data/exact-json.ts'
 import type { Json } from '../data/rows.ts'
 import { TunesmithError } from '../errors.ts'
+import { notWritable, refuseExisting, stagingPath } from '../output-file.ts'
 import type { COLUMNS } from './pair.ts'
 import { parquetBytes } from './parquet.ts'
 
@@ -35,12 +36,8 @@ export class OutputFile {
     const path = resolve(output)
     if (!/\.(jsonl|parquet)$/i.test(path))
       throw new TunesmithError('ERR_INVALID_OPTION', `output must be named .jsonl or .parquet; found ${output}`)
-    const found = await stat(path).catch(() => undefined)
-    if (found && !(overwrite && found.isFile())) {
-      const what = found.isFile() ? 'exists already; remove it, name another, or overwrite it' : 'is no file'
-      throw new TunesmithError('ERR_OUTPUT_EXISTS', `output ${path} ${what}`)
-    }
-    const staging = join(dirname(path), `.${basename(path)}.${process.pid}.partial`)
+    await refuseExisting(path, overwrite)
+    const staging = stagingPath(path)
     try {
       return new OutputFile(path, staging, await open(staging, 'w'))
     } catch (error) {
@@ -93,9 +90,4 @@ function withColumns(row: Json, columns: ScoredRow['columns']): Json {
 /** The row is written as it was spelt, with the columns at its end. */
 function jsonLine({ row, columns }: ScoredRow): string {
   return `${exactJson(row).slice(0, -1)},${exactJson(columns).slice(1)}`
-}
-
-function notWritable(path: string, error: unknown): TunesmithError {
-  const { message } = error as Error
-  return new TunesmithError('ERR_OUTPUT_NOT_WRITABLE', `output ${path} cannot be written: ${message}`, { cause: error })
 }

@@ -9,6 +9,7 @@ import { chooseTemplate } from '../../chat/template.ts'
 import { Tokenizer } from '../../chat/tokenizer.ts'
 import { TunesmithError, type Warning } from '../../errors.ts'
 import { makeFolder } from '../../make-folder.ts'
+import { notWritable, refuseExisting, stagingPath } from '../../output-file.ts'
 import { RawObject } from '../json.ts'
 import { type Checkpoint, checkVocabulary, openCheckpoint } from '../open.ts'
 import { planArchitecture, type TensorPlan } from './architectures.ts'
@@ -76,7 +77,7 @@ export async function exportGguf(options: GgufOptions): Promise<GgufResult> {
   await refuseExisting(file, overwrite)
   const ollama = wantsModelfile ? await ollamaFile(file, tokenizer, warnings) : undefined
   if (ollama) await refuseExisting(ollama.path, overwrite)
-  const temporary = join(dirname(file), `.${basename(file)}.${process.pid}.partial`)
+  const temporary = stagingPath(file)
   try {
     await makeFolder(dirname(file))
     await rm(temporary, { force: true })
@@ -201,14 +202,6 @@ async function checkWritten(path: string, tensors: readonly GgufTensor[]): Promi
   }
 }
 
-async function refuseExisting(file: string, overwrite: boolean): Promise<void> {
-  const found = await stat(file).catch(() => undefined)
-  if (found === undefined || (overwrite && found.isFile())) return
-  const what = found.isFile() ? 'exists already' : 'is a folder'
-  throw new TunesmithError('ERR_OUTPUT_EXISTS', `${file} ${what}; choose another name, or overwrite a file on purpose`)
-}
-
 function asOutputError(error: unknown, file: string): unknown {
-  if (!(error instanceof Error) || !('syscall' in error)) return error
-  return new TunesmithError('ERR_OUTPUT_NOT_WRITABLE', `${file} cannot be written: ${error.message}`, { cause: error })
+  return error instanceof Error && 'syscall' in error ? notWritable(file, error) : error
 }
